@@ -1,0 +1,111 @@
+package v1beta1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// TunnelPort is one driver's end of the tunnels on a node.
+type TunnelPort struct {
+	// Driver is wireguard, ipsec or plain.
+	Driver string `json:"driver"`
+	// Port is the UDP port that the driver listens on.
+	// +optional
+	Port int `json:"port,omitempty"`
+	// PublicKey is the node's public key in the driver's own notation (WireGuard: base64 of 32 bytes).
+	// +optional
+	PublicKey string `json:"publicKey,omitempty"`
+}
+
+// ObservedAddress is where a peer's packets were seen to come from.
+type ObservedAddress struct {
+	// NodeName is the peer's node.
+	NodeName string `json:"nodeName"`
+	// Address is ip:port, or [ip]:port.
+	Address string `json:"address"`
+}
+
+// PeerHealth is the compact state of one tunnel, written when it changes and not as a stream.
+type PeerHealth struct {
+	// NodeName is the peer's node.
+	NodeName string `json:"nodeName"`
+	// State is up, connecting or down.
+	// +kubebuilder:validation:Enum=up;connecting;down
+	State string `json:"state"`
+	// Message says why the state is not up.
+	// +optional
+	Message string `json:"message,omitempty"`
+}
+
+// DatapathMode says how a node forwards.
+type DatapathMode string
+
+const (
+	// DatapathAccelerated: eBPF programs redirect; the kernel's tables take what they pass on.
+	DatapathAccelerated DatapathMode = "Accelerated"
+	// DatapathBaseline: the kernel's tables forward everything.
+	DatapathBaseline DatapathMode = "Baseline"
+	// DatapathOff: the node is in no region, or L3 is off; Raven owns nothing in its kernel.
+	DatapathOff DatapathMode = "Off"
+)
+
+// Problem is one input item that was left out, or one thing the node cannot do.
+type Problem struct {
+	// Object is kind/name, such as Gateway/gw-cloud or Node/edge-1.
+	Object string `json:"object"`
+	// Reason is a CamelCase word such as MalformedCIDR.
+	Reason string `json:"reason"`
+	// Message says what is wrong and what to do about it.
+	Message string `json:"message"`
+}
+
+// TunnelEndpointStatus is what a node's agent says of itself.
+type TunnelEndpointStatus struct {
+	// Gateway is the region that the node believes to be in; empty: none.
+	// +optional
+	Gateway string `json:"gateway,omitempty"`
+	// Tunnels lists the drivers that this node can terminate, with key and port.
+	// +listType=map
+	// +listMapKey=driver
+	// +optional
+	Tunnels []TunnelPort `json:"tunnels,omitempty"`
+	// Addresses are the node's own underlay addresses.
+	// +optional
+	Addresses []string `json:"addresses,omitempty"`
+	// ObservedAddresses are where this node sees its NATed peers.
+	// +optional
+	ObservedAddresses []ObservedAddress `json:"observedAddresses,omitempty"`
+	// UnderlayMTU is the MTU in bytes of the device that holds the node's address.
+	// +optional
+	UnderlayMTU int `json:"underlayMTU,omitempty"`
+	// Datapath says how the node forwards.
+	// +kubebuilder:validation:Enum=Accelerated;Baseline;Off
+	// +optional
+	Datapath DatapathMode `json:"datapath,omitempty"`
+	// DatapathReason says why the mode is not Accelerated.
+	// +optional
+	DatapathReason string `json:"datapathReason,omitempty"`
+	// Peers is the health of this node's tunnels, sorted by nodeName.
+	// +optional
+	Peers []PeerHealth `json:"peers,omitempty"`
+	// Problems are the inputs that this node left out, sorted by object and reason.
+	// +optional
+	Problems []Problem `json:"problems,omitempty"`
+}
+
+// TunnelEndpoint is a node's own word about its end of the tunnels; its name is the node's. Only that node's agent
+// writes it.
+// +kubebuilder:object:root=true
+type TunnelEndpoint struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Status TunnelEndpointStatus `json:"status,omitempty"`
+}
+
+// TunnelEndpointList is a list of TunnelEndpoints.
+// +kubebuilder:object:root=true
+type TunnelEndpointList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []TunnelEndpoint `json:"items"`
+}
