@@ -7,7 +7,7 @@
  * their Go counterparts. Addresses and ports are in network byte order, everything else in host order.
  */
 
-#include "vmlinux_min.h"
+#include "kernel.h"
 #include "abi.h"
 #include "reasons.h"
 
@@ -30,11 +30,12 @@ enum raven_flag {
 	RAVEN_FLAG_GATEWAY = 2,    /* this node holds its region's tunnels */
 };
 
-struct raven_config {
-	__u32 flags;                 /* enum raven_flag */
+struct raven_node_config {
+	enum raven_flag flags;
 	__u32 tcp_established_s;     /* nf_conntrack_tcp_timeout_established */
 	__u32 udp_s;                 /* nf_conntrack_udp_timeout */
 	__u32 udp_stream_s;          /* nf_conntrack_udp_timeout_stream */
+	__u32 tick_ns;               /* length of a jiffy: the resolution of CLOCK_MONOTONIC_COARSE */
 	__u32 handshakes_per_second; /* per source, XDP; 0: no limit */
 	__u16 tunnel_port;           /* UDP, 0: no tunnel ends here */
 	__u16 overlay_port;          /* UDP */
@@ -44,7 +45,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct raven_config);
+	__type(value, struct raven_node_config);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } raven_config SEC(".maps");
 
@@ -69,8 +70,7 @@ struct raven_fib6_key {
 
 struct raven_fib_entry {
 	__u32 nexthop; /* index into raven_nexthops; unused with scope LOCAL and HOST */
-	__u8 scope;    /* enum raven_scope */
-	__u8 pad[3];
+	enum raven_scope scope;
 };
 
 struct {
@@ -108,11 +108,12 @@ enum raven_nexthop_flag {
 struct raven_nexthop {
 	__u32 group;      /* FNV-1a (32 bits) of the planner's next-hop ID; lets a restarted daemon find its slots again */
 	__u32 ifindex;    /* the device to send from */
-	__u16 mtu;        /* bytes of an IP packet that fits all the way */
-	__u8 kind;        /* enum raven_nexthop_kind */
-	__u8 flags;       /* enum raven_nexthop_flag */
+	enum raven_nexthop_kind kind;
+	enum raven_nexthop_flag flags;
 	__u8 dmac[6];     /* the neighbour's VTEP address */
 	__u8 smac[6];     /* the device's own address */
+	__u16 mtu;        /* bytes of an IP packet that fits all the way */
+	__u8 pad[2];
 	struct raven_addr via; /* kind DIRECT: the neighbour's address on the link */
 };
 
@@ -130,6 +131,8 @@ struct raven_pod {
 	__u32 ifindex; /* the host's end of the pod's veth */
 	__u8 mac[6];   /* the pod's own address */
 	__u8 gw_mac[6]; /* what the pod sees as its gateway's address */
+	__u16 mtu;     /* of the host's end, bytes of an IP packet */
+	__u8 pad[2];
 };
 
 struct {
@@ -154,7 +157,7 @@ struct raven_flow_key {
 
 struct raven_flow {
 	__u64 checked_ns; /* CLOCK_MONOTONIC_COARSE of the last look at conntrack */
-	__u32 verdict;    /* enum raven_reason: RAVEN_REDIRECT_POD stands for "accelerate", else why not */
+	enum raven_reason verdict; /* RAVEN_REDIRECT_POD stands for "accelerate", all others say why not */
 	__u32 pad;
 };
 
@@ -177,7 +180,7 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } raven_members SEC(".maps");
 
-struct raven_handshakes {
+struct raven_handshake_window {
 	__u64 window_ns; /* CLOCK_MONOTONIC_COARSE when the current second began */
 	__u32 count;     /* handshakes in it */
 	__u32 pad;
@@ -187,7 +190,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, RAVEN_MAX_HANDSHAKE_SOURCES);
 	__type(key, struct raven_addr);
-	__type(value, struct raven_handshakes);
+	__type(value, struct raven_handshake_window);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } raven_handshakes SEC(".maps");
 
@@ -198,7 +201,7 @@ struct raven_counter {
 	__u64 bytes; /* of the frame or packet as the program met it */
 };
 
-struct raven_counters {
+struct raven_program_counters {
 	struct raven_counter from_pod;
 	struct raven_counter from_overlay;
 	struct raven_counter from_tunnel;
@@ -210,7 +213,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, RAVEN_REASON_MAX);
 	__type(key, enum raven_reason);
-	__type(value, struct raven_counters);
+	__type(value, struct raven_program_counters);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } raven_counters SEC(".maps");
 

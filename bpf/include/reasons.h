@@ -17,7 +17,7 @@ enum raven_reason {
 	/* The packet went to the stack, which decides by the kernel's tables. */
 	RAVEN_PASS_DISABLED,      /* acceleration is switched off in raven_config */
 	RAVEN_PASS_NOT_IP,        /* neither IPv4 nor IPv6, or not addressed to this host */
-	RAVEN_PASS_TRUNCATED,     /* shorter than its own headers say */
+	RAVEN_PASS_MALFORMED,     /* shorter than its own headers say, or a bad IPv4 header checksum */
 	RAVEN_PASS_IP_OPTIONS,    /* IPv4 options or IPv6 extension headers */
 	RAVEN_PASS_FRAGMENT,      /* a fragment: it has no ports to judge by */
 	RAVEN_PASS_NO_ROUTE,      /* the destination is none of Raven's prefixes */
@@ -32,7 +32,7 @@ enum raven_reason {
 	RAVEN_PASS_UNESTABLISHED, /* conntrack has not seen both directions pass, or TCP is not ESTABLISHED and ASSURED */
 	RAVEN_PASS_NAT,           /* the flow's addresses or ports are translated on this host */
 	RAVEN_PASS_CT_SPECIAL,    /* sequence adjustment, clash or helper: the stack must see each packet */
-	RAVEN_PASS_WRITE_FAILED,  /* a helper refused to grow or write the packet */
+	RAVEN_PASS_WRITE_FAILED,  /* a helper refused to make room for an Ethernet header */
 	RAVEN_PASS_UNDERLAY,      /* XDP: nothing to hold against this packet */
 
 	/* The packet was dropped. */
@@ -40,6 +40,7 @@ enum raven_reason {
 	RAVEN_DROP_WRONG_REGION_SOURCE, /* the inner source may not come from that device */
 	RAVEN_DROP_VXLAN_STRANGER,      /* VXLAN from a host that is no member of the region */
 	RAVEN_DROP_HANDSHAKE_FLOOD,     /* more tunnel handshakes from one source than the limit */
+	RAVEN_DROP_WRITE_FAILED,        /* a write that was checked before failed half-way: a bug, so counted */
 
 	RAVEN_REASON_MAX,
 };

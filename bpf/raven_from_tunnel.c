@@ -1,0 +1,59 @@
+//go:build ignore
+
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+/*
+ * tc ingress of the tunnel device, on a gateway: packets from other regions, decrypted. They go to a node of this
+ * region, to a local pod (if the flow is established), or, on a relay, into the tunnel again.
+ */
+#include "include/count.h"
+#include "include/forward.h"
+
+char _license[] SEC("license") = "Dual BSD/GPL";
+
+/* Set before loading: 1 where the device carries Ethernet frames, 0 where it carries bare IP packets. */
+const volatile __u8 raven_tunnel_ethernet = 0;
+
+static __always_inline struct raven_verdict decide(struct __sk_buff *skb, const __u32 l3)
+{
+	const struct raven_node_config *config = raven_get_config();
+	struct raven_packet p;
+	struct raven_fib_entry *to;
+	int reason;
+
+	if (!config || !(config->flags & RAVEN_FLAG_ACCELERATE))
+		return raven_pass(RAVEN_PASS_DISABLED);
+	if (skb->pkt_type != PACKET_HOST)
+		return raven_pass(RAVEN_PASS_NOT_IP);
+	reason = raven_parse(skb, &p, l3);
+	if (reason)
+		return raven_pass(reason);
+	if (raven_link_scope(&p))
+		return raven_pass(RAVEN_PASS_NO_ROUTE);
+	if (!raven_source_ok(skb, &p, RAVEN_SCOPE_REMOTE))
+		return raven_drop(RAVEN_DROP_WRONG_REGION_SOURCE);
+
+	to = raven_fib_lookup(p.family, &p.flow.daddr);
+	if (!to)
+		return raven_pass(RAVEN_PASS_NO_ROUTE);
+	switch (to->scope) {
+	case RAVEN_SCOPE_REMOTE:
+	case RAVEN_SCOPE_IN_REGION:
+		return raven_forward(skb, &p, l3, raven_nexthop_of(to));
+	case RAVEN_SCOPE_LOCAL:
+		return raven_deliver(skb, &p, l3, config);
+	case RAVEN_SCOPE_HOST:
+		return raven_pass(RAVEN_PASS_LOCAL_HOST);
+	default:
+		return raven_pass(RAVEN_PASS_NO_ROUTE);
+	}
+}
+
+SEC("tc")
+int raven_from_tunnel(struct __sk_buff *skb)
+{
+	__u32 len = skb->len;
+	struct raven_verdict verdict = raven_tunnel_ethernet ? decide(skb, ETH_HLEN) : decide(skb, 0);
+
+	RAVEN_COUNT(from_tunnel, verdict.reason, len);
+	return verdict.action;
+}

@@ -1,0 +1,56 @@
+//go:build ignore
+
+// SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+/*
+ * tc ingress of the underlay NIC, where next hops of kind direct are in use: what raven_from_overlay does, for packets
+ * that came without VXLAN. The NIC carries much that is not Raven's, so this program never drops: what it does not
+ * recognise goes to the stack, where the nft table raven keeps strangers out of the tunnel.
+ */
+#include "include/count.h"
+#include "include/forward.h"
+
+char _license[] SEC("license") = "Dual BSD/GPL";
+
+static __always_inline struct raven_verdict decide(struct __sk_buff *skb)
+{
+	const struct raven_node_config *config = raven_get_config();
+	struct raven_packet p;
+	struct raven_fib_entry *to;
+	int reason;
+
+	if (!config || !(config->flags & RAVEN_FLAG_ACCELERATE))
+		return raven_pass(RAVEN_PASS_DISABLED);
+	if (skb->pkt_type != PACKET_HOST)
+		return raven_pass(RAVEN_PASS_NOT_IP);
+	reason = raven_parse(skb, &p, ETH_HLEN);
+	if (reason)
+		return raven_pass(reason);
+
+	to = raven_fib_lookup(p.family, &p.flow.daddr);
+	if (!to)
+		return raven_pass(RAVEN_PASS_NO_ROUTE);
+	switch (to->scope) {
+	case RAVEN_SCOPE_REMOTE:
+		if (!(config->flags & RAVEN_FLAG_GATEWAY) || !raven_source_ok(skb, &p, RAVEN_SCOPE_IN_REGION))
+			return raven_pass(RAVEN_PASS_NO_ROUTE);
+		return raven_forward(skb, &p, ETH_HLEN, raven_nexthop_of(to));
+	case RAVEN_SCOPE_LOCAL:
+		if (!raven_source_ok(skb, &p, RAVEN_SCOPE_REMOTE))
+			return raven_pass(RAVEN_PASS_NO_ROUTE);
+		return raven_deliver(skb, &p, ETH_HLEN, config);
+	case RAVEN_SCOPE_HOST:
+		return raven_pass(RAVEN_PASS_LOCAL_HOST);
+	default:
+		return raven_pass(RAVEN_PASS_NO_ROUTE);
+	}
+}
+
+SEC("tc")
+int raven_from_underlay(struct __sk_buff *skb)
+{
+	__u32 len = skb->len;
+	struct raven_verdict verdict = decide(skb);
+
+	RAVEN_COUNT(from_underlay, verdict.reason, len);
+	return verdict.action;
+}
