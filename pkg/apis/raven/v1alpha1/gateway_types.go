@@ -13,6 +13,15 @@ var GroupVersion = schema.GroupVersion{Group: "raven.openyurt.io", Version: "v1a
 
 // Gateway has the same fields as v1beta1.Gateway.
 // +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=gw
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Exposed",type=string,JSONPath=`.spec.exposeType`,description="How other regions reach this gateway; empty: it dials out"
+// +kubebuilder:printcolumn:name="Tunnel node",type=string,JSONPath=`.status.activeEndpoint.nodeName`,description="The active tunnel endpoint"
+// +kubebuilder:printcolumn:name="Public IP",type=string,JSONPath=`.status.activeEndpoint.publicIP`,priority=1,description="The address at which the active tunnel endpoint is seen"
+// +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodeCount`,description="Member nodes, ready or not"
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type Gateway struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`

@@ -7,8 +7,11 @@ import (
 // TunnelPort is one driver's end of the tunnels on a node.
 type TunnelPort struct {
 	// Driver is wireguard, ipsec or plain.
+	// +kubebuilder:validation:MinLength=1
 	Driver string `json:"driver"`
 	// Port is the UDP port that the driver listens on.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=65535
 	// +optional
 	Port int `json:"port,omitempty"`
 	// PublicKey is the node's public key in the driver's own notation (WireGuard: base64 of 32 bytes).
@@ -95,6 +98,15 @@ type TunnelEndpointStatus struct {
 // TunnelEndpoint is a node's own word about its end of the tunnels; its name is the node's. Only that node's agent
 // writes it.
 // +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=te
+// +kubebuilder:subresource:status
+// +kubebuilder:storageversion
+// +kubebuilder:printcolumn:name="Gateway",type=string,JSONPath=`.status.gateway`,description="The region that the node believes to be in"
+// +kubebuilder:printcolumn:name="Datapath",type=string,JSONPath=`.status.datapath`,description="Accelerated (eBPF), Baseline (kernel tables) or Off"
+// +kubebuilder:printcolumn:name="Why",type=string,JSONPath=`.status.datapathReason`,priority=1,description="Why the datapath is not accelerated"
+// +kubebuilder:printcolumn:name="Driver",type=string,JSONPath=`.status.tunnels[0].driver`,description="The tunnel driver of this node"
+// +kubebuilder:printcolumn:name="MTU",type=integer,JSONPath=`.status.underlayMTU`,priority=1,description="MTU of the device that holds the node's address"
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type TunnelEndpoint struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
