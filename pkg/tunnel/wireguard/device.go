@@ -1,0 +1,220 @@
+package wireguard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+	"golang.zx2c4.com/wireguard/wgctrl"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/ravencni/raven/pkg/tunnel/link"
+)
+
+// Link types as the kernel and the netlink library name them.
+const (
+	kernelDevice    = "wireguard"
+	userspaceDevice = "tuntap"
+)
+
+// startTimeout is how long a new process has to make its device and answer.
+const startTimeout = 10 * time.Second
+
+// tunQueueLength in packets of the userspace device: its default of 500 drops bursts that the kernel's device, which
+// queues per peer, takes.
+const tunQueueLength = 1000
+
+func queueLength(l netlink.Link) int {
+	if l.Type() == userspaceDevice {
+		return tunQueueLength
+	}
+	return 0
+}
+
+// ensureDevice returns the device, made if need be, and for a userspace device makes sure that its process answers.
+func (d *Driver) ensureDevice(ctx context.Context) (l netlink.Link, changes int, err error) {
+	name := d.opts.Device
+	l, err = link.Find(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	if l == nil {
+		if l, changes, err = d.makeDevice(ctx); err != nil {
+			return nil, changes, err
+		}
+	}
+	switch l.Type() {
+	case kernelDevice:
+		return l, changes, nil
+	case userspaceDevice:
+		return l, changes, d.awaitProcess(ctx)
+	default:
+		return nil, changes, fmt.Errorf("device %s is of type %s and not one that Raven made: rename or delete it", name, l.Type())
+	}
+}
+
+// awaitProcess waits until the process behind an existing userspace device answers. One that does not is left alone,
+// since it may still carry traffic.
+func (d *Driver) awaitProcess(ctx context.Context) error {
+	err := errNoProcess
+	if waitErr := await(ctx, answerTimeout, func() bool {
+		err = answers(ctx, d.opts.Device)
+		return !errors.Is(err, errNoProcess) // it may just be starting
+	}); waitErr == nil && err == nil {
+		return nil
+	}
+	return fmt.Errorf("device %s exists, but: %w; the device is left alone, since it may carry traffic: "+
+		"delete it (ip link delete %s) to have it made again", d.opts.Device, err, d.opts.Device)
+}
+
+// makeDevice makes the kernel's device, and where the kernel has none starts the process of the userspace one.
+func (d *Driver) makeDevice(ctx context.Context) (netlink.Link, int, error) {
+	name := d.opts.Device
+	// A process whose device was deleted a moment ago still answers while it ends.
+	if err := await(ctx, endGrace, func() bool { return answers(ctx, name) != nil }); err != nil {
+		return nil, 0, fmt.Errorf("a process answers at %s but its device is not in this network namespace: end it: %w", socketPath(name), err)
+	}
+	if !d.opts.Userspace {
+		err := netlink.LinkAdd(&netlink.Wireguard{LinkAttrs: netlink.LinkAttrs{Name: name}})
+		if err == nil {
+			l, err := d.mustFind()
+			return l, 1, err
+		}
+		if !errors.Is(err, unix.EOPNOTSUPP) {
+			return nil, 0, fmt.Errorf("make the WireGuard device %s: %w", name, err)
+		}
+	}
+	if d.opts.External {
+		return nil, 0, fmt.Errorf("this kernel has no WireGuard and no process serves the device %s: see that the process which "+
+			"holds the tunnels (DaemonSet raven-tunnel-ds) runs on this node", name)
+	}
+	return d.startDevice(ctx)
+}
+
+func (d *Driver) startDevice(ctx context.Context) (netlink.Link, int, error) {
+	name := d.opts.Device
+	c, err := startProcess(d.opts.Command, d.opts.StateDir)
+	if err != nil {
+		return nil, 0, err
+	}
+	d.child = c
+	ready := func() bool {
+		select {
+		case <-c.ended:
+			return true
+		default:
+		}
+		return answers(ctx, name) == nil
+	}
+	if err := await(ctx, startTimeout, ready); err != nil {
+		killErr := c.signal(os.Kill) // the next pass starts another one
+		<-c.ended
+		return nil, 1, errors.Join(fmt.Errorf("the WireGuard process %d does not answer at %s: %w; its last words: %s",
+			c.PID, socketPath(name), err, lastWords(d.opts.StateDir)), killErr)
+	}
+	select {
+	case <-c.ended:
+		return nil, 1, fmt.Errorf("the WireGuard process ended at once (%w): %s", c.err, lastWords(d.opts.StateDir))
+	default:
+	}
+	d.log.Info("this kernel has no WireGuard: started the userspace device", "device", name, "pid", c.PID)
+	l, err := d.mustFind()
+	return l, 1, err
+}
+
+func (d *Driver) mustFind() (netlink.Link, error) {
+	l, err := link.Find(d.opts.Device)
+	if err == nil && l == nil {
+		err = fmt.Errorf("device %s vanished just after it was made", d.opts.Device)
+	}
+	return l, err
+}
+
+// remove takes the device and its process away and returns the number of writes. An external process keeps its device,
+// since it would only be started again, but without key, peers and addresses, and down.
+func (d *Driver) remove(ctx context.Context) (changes int, err error) {
+	d.wanted, d.refused = nil, nil
+	l, err := link.Find(d.opts.Device)
+	if err != nil {
+		return 0, err
+	}
+	if l != nil && d.opts.External && l.Type() == userspaceDevice {
+		return d.quieten(ctx, l)
+	}
+	process, err := recordedProcess(d.opts.StateDir)
+	if err != nil {
+		return 0, err
+	}
+	changes, err = link.Delete(d.opts.Device, kernelDevice, userspaceDevice)
+	if err != nil {
+		return changes, err
+	}
+	if process != nil && !d.opts.External {
+		if err := process.end(ctx); err != nil {
+			return changes, err
+		}
+	}
+	if d.child != nil {
+		select {
+		case <-d.child.ended:
+		case <-ctx.Done():
+			return changes, fmt.Errorf("wait for the WireGuard process %d to end: %w", d.child.PID, ctx.Err())
+		}
+		d.child = nil
+	}
+	if err := removeAll(filepath.Join(d.opts.StateDir, processFile), filepath.Join(d.opts.StateDir, endpointsFile)); err != nil {
+		return changes, err
+	}
+	d.written = nil
+	return changes, nil
+}
+
+// quieten makes an external process's device carry nothing.
+func (d *Driver) quieten(ctx context.Context, l netlink.Link) (changes int, err error) {
+	if err := answers(ctx, d.opts.Device); err != nil {
+		return 0, err
+	}
+	client, err := wgctrl.New()
+	if err != nil {
+		return 0, fmt.Errorf("open WireGuard's control interface: %w", err)
+	}
+	defer client.Close()
+	have, err := client.Device(d.opts.Device)
+	if err != nil {
+		return 0, fmt.Errorf("read the configuration of %s: %w", d.opts.Device, err)
+	}
+	if len(have.Peers) > 0 || have.PrivateKey != (wgtypes.Key{}) {
+		if err := client.ConfigureDevice(d.opts.Device, wgtypes.Config{PrivateKey: &wgtypes.Key{}, ReplacePeers: true}); err != nil {
+			return 0, fmt.Errorf("take key and peers from %s: %w", d.opts.Device, err)
+		}
+		changes++
+	}
+	n, err := link.Quieten(l)
+	return changes + n, err
+}
+
+// removeFiles deletes what the driver wrote, the key excepted, and the socket folder if nobody else uses it.
+func (d *Driver) removeFiles() error {
+	err := removeAll(filepath.Join(d.opts.StateDir, processFile), filepath.Join(d.opts.StateDir, endpointsFile),
+		filepath.Join(d.opts.StateDir, logFile))
+	if rmErr := os.Remove(socketDir); rmErr != nil && !errors.Is(rmErr, fs.ErrNotExist) && !errors.Is(rmErr, unix.ENOTEMPTY) {
+		err = errors.Join(err, rmErr)
+	}
+	return err
+}
+
+func removeAll(paths ...string) error {
+	var errs []error
+	for _, p := range paths {
+		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,160 @@
+package wireguard
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+)
+
+// rejectAfterTime is how long a session lives without a new handshake: REJECT_AFTER_TIME of the WireGuard paper
+// (Donenfeld, "WireGuard: Next Generation Kernel Network Tunnel", section 6.1).
+const rejectAfterTime = 180 * time.Second
+
+// diff is what must be written to bring a device to plan.
+type diff struct {
+	config wgtypes.Config
+	// changes counts the objects that config touches: the device itself, and each peer.
+	changes int
+	// names of the peers in config, for errors.
+	names map[wgtypes.Key]string
+}
+
+func (d diff) empty() bool { return d.changes == 0 }
+
+// compare computes the diff between a device and what it should hold. Only what differs is in it, so that the sessions
+// of the other peers, and of a peer that gains or loses a prefix, go on. scratch is a public key that nobody has.
+//
+// The order matters. An allowed IP belongs to one peer, and adding it to another moves it at once, so peers gain
+// prefixes first; a failover leaves no moment without a peer. A prefix that nobody is to have any more is moved to the
+// scratch peer, which then goes: removing it by replacing its peer's list would leave the peer's other prefixes
+// homeless meanwhile.
+func compare(have *wgtypes.Device, key wgtypes.Key, port int, want []peer, written endpoints, scratch wgtypes.Key, now time.Time) diff {
+	d := diff{names: map[wgtypes.Key]string{scratch: "the scratch peer"}}
+	if have.PrivateKey != key {
+		d.config.PrivateKey = &key
+	}
+	if port != 0 && have.ListenPort != port {
+		d.config.ListenPort = &port
+	}
+	if d.config.PrivateKey != nil || d.config.ListenPort != nil {
+		d.changes++
+	}
+
+	old := make(map[wgtypes.Key]*wgtypes.Peer, len(have.Peers))
+	for i := range have.Peers {
+		old[have.Peers[i].PublicKey] = &have.Peers[i]
+	}
+	wanted := make(map[wgtypes.Key]bool, len(want))
+	owner := make(map[netip.Prefix]wgtypes.Key)
+	for _, p := range want {
+		wanted[p.key] = true
+		for _, prefix := range p.prefixes {
+			owner[prefix] = p.key
+		}
+	}
+
+	touched := map[wgtypes.Key]bool{}
+	for _, p := range want {
+		d.names[p.key] = p.String()
+		if config, needed := comparePeer(old[p.key], p, written, now); needed {
+			d.config.Peers = append(d.config.Peers, config)
+			touched[p.key] = true
+		}
+	}
+	var surplus []net.IPNet
+	var gone []wgtypes.PeerConfig
+	for _, h := range have.Peers {
+		if !wanted[h.PublicKey] {
+			d.names[h.PublicKey] = "that the plan no longer has, key " + h.PublicKey.String()
+			gone = append(gone, wgtypes.PeerConfig{PublicKey: h.PublicKey, Remove: true})
+			touched[h.PublicKey] = true
+			continue
+		}
+		for _, ipnet := range h.AllowedIPs {
+			if _, owned := owner[prefixOf(ipnet)]; !owned {
+				surplus = append(surplus, ipnet)
+				touched[h.PublicKey] = true
+			}
+		}
+	}
+	if len(surplus) > 0 {
+		d.config.Peers = append(d.config.Peers,
+			wgtypes.PeerConfig{PublicKey: scratch, AllowedIPs: surplus},
+			wgtypes.PeerConfig{PublicKey: scratch, Remove: true})
+	}
+	d.config.Peers = append(d.config.Peers, gone...)
+	d.changes += len(touched)
+	return d
+}
+
+// comparePeer returns what must be written to bring one peer to plan; have is nil where the device does not know it.
+func comparePeer(have *wgtypes.Peer, want peer, written endpoints, now time.Time) (config wgtypes.PeerConfig, needed bool) {
+	config.PublicKey = want.key
+	if have == nil {
+		needed = true
+		have = &wgtypes.Peer{}
+	}
+	if dialAgain(have, want, written, now) {
+		config.Endpoint = net.UDPAddrFromAddrPort(want.endpoint)
+		needed = true
+	}
+	if have.PersistentKeepaliveInterval != want.keepalive {
+		config.PersistentKeepaliveInterval = &want.keepalive
+		needed = true
+	}
+	has := make(map[netip.Prefix]bool, len(have.AllowedIPs))
+	for _, ipnet := range have.AllowedIPs {
+		has[prefixOf(ipnet)] = true
+	}
+	for _, prefix := range want.prefixes {
+		if !has[prefix] {
+			config.AllowedIPs = append(config.AllowedIPs, ipNetOf(prefix))
+			needed = true
+		}
+	}
+	return config, needed
+}
+
+// dialAgain tells whether the planned endpoint must be written. The endpoint that the device shows is the one the
+// peer's last authentic packet came from, and may differ from the planned one with good reason (another uplink, a NAT):
+// it is overruled only where the plan has changed since the last write, or where it has led to no handshake for as long
+// as a session lives.
+func dialAgain(have *wgtypes.Peer, want peer, written endpoints, now time.Time) bool {
+	if !want.endpoint.IsValid() {
+		return false // the peer dials us, and whatever the device has learned is right
+	}
+	if have.Endpoint == nil {
+		return true
+	}
+	if unmapped(have.Endpoint.AddrPort()) == want.endpoint {
+		return false
+	}
+	if last, known := written[want.key.String()]; known && last != want.endpoint {
+		return true
+	}
+	return now.Sub(have.LastHandshakeTime) > rejectAfterTime
+}
+
+func prefixOf(n net.IPNet) netip.Prefix {
+	ones, _ := n.Mask.Size()
+	addr, _ := netip.AddrFromSlice(n.IP)
+	return netip.PrefixFrom(addr.Unmap(), ones)
+}
+
+func ipNetOf(p netip.Prefix) net.IPNet {
+	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// steps splits a configuration into steps that can be written, and fail, each alone, in the same order.
+func steps(config wgtypes.Config) (each []wgtypes.Config) {
+	if config.PrivateKey != nil || config.ListenPort != nil {
+		each = append(each, wgtypes.Config{PrivateKey: config.PrivateKey, ListenPort: config.ListenPort})
+	}
+	for chunk := range slices.Chunk(config.Peers, 1) {
+		each = append(each, wgtypes.Config{Peers: chunk})
+	}
+	return each
+}

@@ -1,0 +1,193 @@
+package wireguard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.zx2c4.com/wireguard/wgctrl"
+	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/ravencni/raven/pkg/topology"
+	"github.com/ravencni/raven/pkg/tunnel"
+	"github.com/ravencni/raven/pkg/tunnel/link"
+)
+
+const (
+	// Name of the driver in configuration and Plan.
+	Name = "wireguard"
+	// DefaultDevice is the name of the tunnel device.
+	DefaultDevice = "raven-wg0"
+	// defaultStateDir is where keys and records live.
+	defaultStateDir = "/var/lib/raven"
+)
+
+// Options configure a Driver; the zero value is what an agent on a plain host wants.
+type Options struct {
+	// StateDir keeps the private key, the record of the device's process and its log; empty means /var/lib/raven.
+	StateDir string
+	// Device names the tunnel device; empty means raven-wg0.
+	Device string
+	// Logger of events worth a line; nil means slog's default.
+	Logger *slog.Logger
+	// Command starts the process of the userspace device, which must call RunDevice for Device; empty means the running
+	// executable with the arguments wireguard-device --name <Device>.
+	Command []string
+	// External: the userspace device's process is somebody else's, such as a container of its own. The driver then
+	// configures it, and neither starts nor ends it.
+	External bool
+	// Userspace leaves the kernel's own WireGuard aside even where there is one, for comparisons.
+	Userspace bool
+}
+
+// Driver holds WireGuard tunnels to the gateways of other regions. It implements tunnel.Driver.
+type Driver struct {
+	opts    Options
+	log     *slog.Logger
+	scratch wgtypes.Key
+	// written remembers the planned endpoints; nil until it is read from disk.
+	written endpoints
+	// wanted and refused are the peers of the last Apply, for Status.
+	wanted  []peer
+	refused []refusal
+	// child is the userspace device's process if this driver started it.
+	child *child
+}
+
+var _ tunnel.Driver = (*Driver)(nil)
+
+// New makes a driver; it touches nothing yet.
+func New(opts Options) (*Driver, error) {
+	if opts.StateDir == "" {
+		opts.StateDir = defaultStateDir
+	}
+	if opts.Device == "" {
+		opts.Device = DefaultDevice
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	if !filepath.IsAbs(opts.StateDir) {
+		return nil, fmt.Errorf("the state folder %q must be an absolute path", opts.StateDir)
+	}
+	if len(opts.Command) == 0 && !opts.External {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, fmt.Errorf("find this executable, which also serves the userspace device: %w", err)
+		}
+		opts.Command = []string{self, "wireguard-device", "--name", opts.Device}
+	}
+	nobody, err := wgtypes.GeneratePrivateKey()
+	if err != nil {
+		return nil, fmt.Errorf("make the scratch peer's key: %w", err)
+	}
+	return &Driver{opts: opts, log: opts.Logger.With("driver", Name), scratch: nobody.PublicKey()}, nil
+}
+
+// Name is wireguard.
+func (d *Driver) Name() string { return Name }
+
+// PublicKey returns the node's public key in base64 and makes the private key on first use.
+func (d *Driver) PublicKey(context.Context) (string, error) {
+	key, err := loadKey(d.opts.StateDir)
+	if err != nil {
+		return "", err
+	}
+	return key.PublicKey().String(), nil
+}
+
+// Apply brings the device, its process and its peers to plan. It writes only what differs: sessions of peers that the
+// plan has not changed go on. A plan without a tunnel, or with another driver's, removes the device and its process and
+// keeps the key.
+func (d *Driver) Apply(ctx context.Context, plan *topology.Plan) (tunnel.Result, error) {
+	if plan.Tunnel == nil || plan.Tunnel.Driver != "" && plan.Tunnel.Driver != Name {
+		changes, err := d.remove(ctx)
+		return tunnel.Result{Changes: changes}, err
+	}
+	key, err := loadKey(d.opts.StateDir)
+	if err != nil {
+		return tunnel.Result{}, err
+	}
+	wanted, refused, errs := wantedPeers(plan.Tunnel.Peers, key)
+	d.wanted, d.refused = wanted, refused
+
+	var result tunnel.Result
+	l, n, err := d.ensureDevice(ctx)
+	result.Changes += n
+	if err != nil {
+		return result, errors.Join(append(errs, err)...)
+	}
+	result.Device = tunnel.Device{Name: l.Attrs().Name, Index: l.Attrs().Index, MTU: plan.Tunnel.MTU}
+
+	n, err = d.configure(key, plan.Tunnel.ListenPort)
+	result.Changes += n
+	errs = append(errs, err)
+
+	n, err = link.Apply(l, link.Want{
+		MTU:        plan.Tunnel.MTU,
+		TxQueueLen: queueLength(l),
+		Addresses:  link.NodeAddresses(plan),
+	})
+	result.Changes += n
+	return result, errors.Join(append(errs, err)...)
+}
+
+// configure writes the difference between the device and d.wanted.
+func (d *Driver) configure(key wgtypes.Key, port int) (changes int, err error) {
+	client, err := wgctrl.New()
+	if err != nil {
+		return 0, fmt.Errorf("open WireGuard's control interface: %w", err)
+	}
+	defer client.Close()
+	have, err := client.Device(d.opts.Device)
+	if err != nil {
+		return 0, fmt.Errorf("read the configuration of %s: %w", d.opts.Device, err)
+	}
+	if d.written == nil {
+		d.written = loadEndpoints(d.opts.StateDir, d.log)
+	}
+	var errs []error
+	if have.ListenPort != port {
+		if err := portFree(port); err != nil {
+			errs = append(errs, fmt.Errorf("let %s listen on UDP port %d: %w", d.opts.Device, port, err))
+			port = have.ListenPort
+		}
+	}
+	delta := compare(have, key, port, d.wanted, d.written, d.scratch, time.Now())
+	if !delta.empty() {
+		if err := d.write(client, delta); err != nil {
+			return delta.changes, errors.Join(append(errs, err)...)
+		}
+	}
+	d.written, err = d.written.remember(d.opts.StateDir, d.wanted)
+	return delta.changes, errors.Join(append(errs, err)...)
+}
+
+// write applies delta in one go, and where that fails item by item, so that the one at fault is named and alone pays.
+func (d *Driver) write(client *wgctrl.Client, delta diff) error {
+	err := client.ConfigureDevice(d.opts.Device, delta.config)
+	if err == nil {
+		return nil
+	}
+	var errs []error
+	for _, step := range steps(delta.config) {
+		if err := client.ConfigureDevice(d.opts.Device, step); err != nil {
+			what := "key and port"
+			if len(step.Peers) > 0 {
+				what = "peer " + delta.names[step.Peers[0].PublicKey]
+			}
+			errs = append(errs, fmt.Errorf("configure %s of %s: %w", what, d.opts.Device, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Cleanup removes the device, its process and every file but the key.
+func (d *Driver) Cleanup(ctx context.Context) error {
+	_, err := d.remove(ctx)
+	return errors.Join(err, d.removeFiles())
+}
