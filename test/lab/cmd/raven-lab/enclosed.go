@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ravencni/raven/test/lab"
+)
+
+// Descriptors that an enclosed process which may be kept inherits.
+const (
+	// outcomeFD is the pipe on which it reports that it is done, with its exit status, and stays.
+	outcomeFD = 3
+	// tetherFD ends with the process outside; until the outcome was reported, the enclosed process ends with it.
+	tetherFD = 4
+)
+
+// enclosed runs f inside a new enclosure. With keep, the enclosure stays after f has returned nil or an exitStatus;
+// `raven-lab down` ends it.
+func enclosed(keep bool, f func(ctx context.Context, name string) error) error {
+	if lab.Enclosed() {
+		// This is the copy: never returns in it.
+		os.Exit(lab.Enclose("", func() int { return inside(keep, f) }))
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("network namespaces need root: run it with sudo")
+	}
+	name := newName()
+	if !keep {
+		if status := lab.Enclose(name, nil); status != 0 {
+			return exitStatus(status)
+		}
+		return nil
+	}
+	return startKept(name)
+}
+
+// startKept runs this program's copy in an enclosure until it reports its outcome.
+func startKept(name string) error {
+	cmd := lab.Copy(name, os.Args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, os.Stdout, os.Stderr
+	outcome, outcomeEnd, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("make a pipe: %w", err)
+	}
+	defer outcome.Close()
+	tetherEnd, tether, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("make a pipe: %w", err)
+	}
+	defer tether.Close()
+	cmd.ExtraFiles = []*os.File{outcomeEnd, tetherEnd}
+	// A session of its own: the terminal's signals must not reach it once it is kept.
+	cmd.SysProcAttr.Setsid = true
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("make pid, mount and network namespaces: %w", err)
+	}
+	stop := lab.ForwardSignals(cmd.Process)
+	defer stop()
+	if err := errors.Join(outcomeEnd.Close(), tetherEnd.Close()); err != nil {
+		return fmt.Errorf("close the pipes' far ends: %w", err)
+	}
+	line, err := bufio.NewReader(outcome).ReadString('\n')
+	if err != nil { // it ended without a word, or with the failure that it printed
+		return exitStatus(max(1, lab.ExitStatus(cmd.Wait())))
+	}
+	if err := lab.Keep(name, cmd.Process.Pid); err != nil {
+		return errors.Join(err, cmd.Process.Kill())
+	}
+	if _, err := io.WriteString(tether, "stay\n"); err != nil {
+		return fmt.Errorf("tell the lab to stay: %w", err)
+	}
+	var status int
+	if _, err := fmt.Sscanf(line, "%d", &status); err != nil {
+		return fmt.Errorf("read the lab's outcome %q: %w", line, err)
+	}
+	fmt.Printf("\nLab %s is up. Look inside:\n  raven-lab enter hangzhou-2      # a node\n"+
+		"  raven-lab enter hangzhou-2/a    # a pod\n  raven-lab down %s      # end it\n", name, name)
+	if status != 0 {
+		return exitStatus(status)
+	}
+	return nil
+}
+
+// inside is the copy's life.
+func inside(keep bool, f func(ctx context.Context, name string) error) int {
+	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer cancel()
+	if keep {
+		unix.CloseOnExec(outcomeFD)
+		unix.CloseOnExec(tetherFD)
+	}
+	status := 0
+	if err := f(ctx, os.Getenv("RAVEN_LAB")); err != nil {
+		var s exitStatus
+		if errors.As(err, &s) {
+			status = int(s)
+		} else {
+			fmt.Fprintln(os.Stderr, "raven-lab:", err)
+			return 1
+		}
+	}
+	if !keep || ctx.Err() != nil {
+		return max(status, boolStatus(ctx.Err() != nil))
+	}
+	return stay(status)
+}
+
+// stay reports the outcome and then holds the lab until it is killed, or ends where the process outside has gone before
+// it recorded the lab.
+func stay(status int) int {
+	outcome, tether := os.NewFile(outcomeFD, "outcome"), os.NewFile(tetherFD, "tether")
+	if _, err := fmt.Fprintln(outcome, status); err != nil {
+		return 1
+	}
+	if _, err := bufio.NewReader(tether).ReadString('\n'); err != nil {
+		return 1
+	}
+	if err := lab.Silence(); err != nil {
+		return 1
+	}
+	select {}
+}
+
+func boolStatus(failed bool) int {
+	if failed {
+		return 130
+	}
+	return 0
+}
+
+func newName() string {
+	var b [3]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	return "lab-" + hex.EncodeToString(b[:])
+}
