@@ -1,0 +1,78 @@
+# Raven's commands; `make` lists them. Targets install the Debian packages they lack (hack/install-deps.sh).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-builtin-rules
+
+# The tools of network administration lie where a user's PATH may not look.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X github.com/ravencni/raven/pkg/version.version=$(VERSION)
+# More arguments for every `go test`, such as TESTFLAGS='-run TestX -v'.
+TESTFLAGS ?=
+
+as_root = @[[ $$(id -u) == 0 ]] || { echo "make $@ makes network namespaces and loads BPF programs: run it as root" >&2; exit 1; }
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: build
+build: ## Build all binaries into bin/
+	@hack/install-deps.sh build
+	@echo "building $(VERSION) into bin/ (the first time some minutes: it fetches and compiles the Go modules)"
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/... ./test/lab/cmd/...
+
+.PHONY: generate generate-api generate-bpf
+generate: generate-api generate-bpf ## Make deepcopy, CRDs and BPF objects anew
+generate-api:
+	go tool controller-gen object crd:crdVersions=v1 paths=./pkg/apis/raven/... output:crd:dir=manifests/crds
+generate-bpf:
+	@hack/install-deps.sh generate
+	go generate ./bpf
+
+.PHONY: verify-generated
+verify-generated: ## Fail where a committed generated file is stale
+	@hack/verify-generated.sh
+
+.PHONY: lint
+lint: ## Check format, vet, staticcheck and the rules of the house
+	@unformatted=$$(git ls-files -z --cached --others --exclude-standard --deduplicate -- '*.go' | xargs -0 gofmt -s -l); \
+	[[ -z $$unformatted ]] || { echo "not formatted (gofmt -s -w):" $$unformatted >&2; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+	@hack/house-rules.sh
+
+.PHONY: test
+test: test-unit test-bpf test-lab ## Run every test, with the race detector (root)
+
+.PHONY: test-unit
+test-unit: ## Test the packages under pkg/ and cmd/; parts that need the kernel skip without root
+	@hack/install-deps.sh test
+	go test -race $(TESTFLAGS) ./pkg/... ./cmd/...
+
+.PHONY: test-bpf
+test-bpf: ## Run every BPF program over its table of packets (root)
+	$(as_root)
+	@hack/install-deps.sh test
+	go test -race -count=1 $(TESTFLAGS) ./bpf/...
+
+.PHONY: test-lab
+test-lab: build ## Test the real agents in the lab: regions in network namespaces (root)
+	$(as_root)
+	@hack/install-deps.sh test
+	go test -race -count=1 -p 1 -timeout 20m $(TESTFLAGS) ./test/...
+
+.PHONY: demo
+demo: build ## Three regions talk: start the lab, check it, show a table (root); KEEP=1 leaves it up
+	$(as_root)
+	@hack/install-deps.sh demo
+	@bin/raven-lab demo $(if $(filter-out 0,$(KEEP)),--keep)
+
+.PHONY: demo-down
+demo-down: build ## Remove a lab that make demo KEEP=1 left up (root)
+	$(as_root)
+	@bin/raven-lab down
