@@ -1,0 +1,260 @@
+package filter
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+
+	"github.com/ravencni/raven/pkg/datapath"
+	"github.com/ravencni/raven/pkg/topology"
+)
+
+// Names of the counters, which are those of the BPF programs' drops (bpf/include/reasons.h).
+const (
+	CounterSpoofedSource     = "spoofed_source"
+	CounterWrongRegionSource = "wrong_region_source"
+	CounterVXLANStranger     = "vxlan_stranger"
+	CounterVXLANFromPod      = "vxlan_from_pod"
+)
+
+var counterNames = []string{CounterSpoofedSource, CounterWrongRegionSource, CounterVXLANStranger, CounterVXLANFromPod}
+
+// masqueradeMark is the bit by which kube-proxy asks for a masquerade (its default --iptables-masquerade-bit, 14).
+const masqueradeMark = 1 << 14
+
+// ruleSpec is a rule as it should be. The comment is for people who list the table.
+type ruleSpec struct {
+	comment string
+	exprs   match
+}
+
+// chainSpec is a chain as it should be; hook is nil for a chain that is only jumped to.
+type chainSpec struct {
+	name     string
+	kind     nftables.ChainType
+	hook     *nftables.ChainHook
+	priority nftables.ChainPriority
+	rules    []ruleSpec
+}
+
+func (c *chainSpec) add(comment string, parts ...match) {
+	c.rules = append(c.rules, ruleSpec{comment, join(parts...)})
+}
+
+// roles is what the rules depend on; all else is in the sets.
+type roles struct {
+	overlay string   // raven0, or empty
+	tunnels []string // tunnel devices, on a gateway
+	gateway bool
+	direct  bool // in-region packets may come and go by the underlay without VXLAN
+	strict  bool // a local source must come from the device that its route names
+	// nodes are this node's own addresses where they are planned, so that its own packets keep them.
+	nodes []netip.Addr
+}
+
+func rolesOf(plan *topology.Plan, host datapath.Host, strict bool) roles {
+	r := roles{gateway: plan.Role == topology.RoleGateway, strict: strict}
+	if plan.Overlay != nil {
+		r.overlay = datapath.OverlayDevice
+	}
+	if r.gateway && host.Tunnel.Name != "" {
+		r.tunnels = []string{host.Tunnel.Name}
+	}
+	r.direct = slices.ContainsFunc(plan.NextHops, func(n topology.NextHop) bool { return n.Kind == topology.KindDirect })
+	for _, a := range []netip.Addr{plan.NodeIP4, plan.NodeIP6} {
+		if a.IsValid() && !plan.NodeIPConflicts {
+			r.nodes = append(r.nodes, a)
+		}
+	}
+	return r
+}
+
+// devices are Raven's own, in order.
+func (r roles) devices() []string {
+	if r.overlay == "" {
+		return r.tunnels
+	}
+	return append([]string{r.overlay}, r.tunnels...)
+}
+
+// wantedChains makes the chains of the table. Which chains there are never changes, only their rules do. The order of
+// rules is by cost: a packet that is not Raven's leaves prerouting after two comparisons of names, one of ports and one
+// look-up. (A match of the family costs next to nothing, and lets the nft tool print the addresses by name.)
+func (r roles) wantedChains() []chainSpec {
+	out := []chainSpec{
+		r.prerouting(family4), r.outer(family4), r.fromOverlay(family4), r.fromTunnel(family4), r.toRemote(family4),
+		r.prerouting(family6), r.outer(family6), r.fromOverlay(family6), r.fromTunnel(family6), r.toRemote(family6),
+		r.innerRefused(), r.output(), r.input(), r.forward(), r.forwardedOuter(), r.postrouting(), r.clamp(), r.nat(), r.keepSource(),
+	}
+	return out
+}
+
+// prerouting tells packets apart before conntrack sees them. IPv4's is the base chain and hands IPv6 over.
+func (r roles) prerouting(f family) chainSpec {
+	c := chainSpec{name: "prerouting" + f.suffix}
+	if f.suffix == "4" {
+		c = chainSpec{name: "prerouting", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting, priority: *nftables.ChainPriorityRaw}
+		c.add("", family6.is(), goTo("prerouting6"))
+	}
+	if r.overlay != "" {
+		c.add("", iifIs(r.overlay), goTo("from_overlay"+f.suffix))
+	}
+	for _, t := range r.tunnels {
+		c.add("", iifIs(t), goTo("from_tunnel"+f.suffix))
+	}
+	c.add("", udpTo(datapath.OverlayPort), goTo("outer"+f.suffix))
+	c.add("", f.is(), f.dstIn(setRemote), goTo("to_remote"+f.suffix))
+	return c
+}
+
+// outer admits VXLAN from members of the region, by the devices that lead to them.
+func (r roles) outer(f family) chainSpec {
+	c := chainSpec{name: "outer" + f.suffix}
+	c.add("VXLAN of the region needs no conntrack", iifInUnderlays(false), f.is(), f.srcIn(setMembers), notrackAccept())
+	c.add("not a member of the region", iifInUnderlays(false), dropAs(CounterVXLANStranger))
+	c.add("not a member of the region", iifIs("lo"), dropAs(CounterVXLANStranger))
+	c.add("VXLAN made by a pod", dropAs(CounterVXLANFromPod))
+	return c
+}
+
+// fromOverlay judges inner packets out of raven0: on a gateway they come from its region and go to others, on a member
+// they come from other regions.
+func (r roles) fromOverlay(f family) chainSpec {
+	c := chainSpec{name: "from_overlay" + f.suffix}
+	if r.gateway {
+		c.add("", f.is(), f.srcNotIn(setInRegion), goTo("inner_refused"))
+		c.add("transit: policy is decided at its ends", f.is(), f.dstIn(setRemote), notrackAccept())
+	} else {
+		c.add("", f.is(), f.srcNotIn(setRemote), goTo("inner_refused"))
+	}
+	return c
+}
+
+// fromTunnel judges packets out of a tunnel: they come from other regions.
+func (r roles) fromTunnel(f family) chainSpec {
+	c := chainSpec{name: "from_tunnel" + f.suffix}
+	c.add("", f.is(), f.srcNotIn(setRemote), goTo("inner_refused"))
+	c.add("transit: policy is decided at its ends", f.is(), f.dstIn(setInRegion), notrackAccept())
+	c.add("relay", f.is(), f.dstIn(setRemote), notrackAccept())
+	return c
+}
+
+// innerRefused drops what came out of one of Raven's devices with a source that may not come from there. Packets of link
+// scope (multicast reports that the kernel loops back, for one) stay on the link and carry nothing between regions.
+func (r roles) innerRefused() chainSpec {
+	c := chainSpec{name: "inner_refused"}
+	c.add("link scope", family4.is(), family4.dstWithin(netip.MustParsePrefix("224.0.0.0/4")), accept())
+	c.add("link scope", family6.is(), family6.dstWithin(netip.MustParsePrefix("ff00::/8")), accept())
+	c.add("link scope", family6.is(), family6.dstWithin(netip.MustParsePrefix("fe80::/10")), accept())
+	c.add("source may not come from this device", dropAs(CounterWrongRegionSource))
+	return c
+}
+
+// toRemote judges packets from other devices towards other regions: only this node's pods may send them, and with kind
+// direct the region's through their gateway. A stranger on the LAN cannot use a gateway as a router into the tunnel.
+func (r roles) toRemote(f family) chainSpec {
+	c := chainSpec{name: "to_remote" + f.suffix}
+	if r.strict {
+		c.add("pods of this node", f.is(), f.srcIn(setLocal), reverseDevice(), accept())
+	} else {
+		c.add("pods of this node", f.is(), f.srcIn(setLocal), iifInUnderlays(true), accept())
+		c.add("extra sources", f.is(), f.srcIn(setLocal), reverseDevice(), accept())
+	}
+	if r.gateway && r.direct {
+		c.add("transit without VXLAN", f.is(), f.srcIn(setInRegion), iifInUnderlays(false), notrackAccept())
+	}
+	c.add("not by tunnel", f.is(), f.dstIn(setThrows), accept())
+	c.add("source is not of this node", dropAs(CounterSpoofedSource))
+	return c
+}
+
+// output exempts the VXLAN that this host sends from conntrack, and with it from any masquerade.
+func (r roles) output() chainSpec {
+	c := chainSpec{name: "output", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookOutput, priority: *nftables.ChainPriorityRaw}
+	for _, f := range []family{family4, family6} {
+		c.add("VXLAN of the region needs no conntrack", udpTo(datapath.OverlayPort), f.is(), f.dstIn(setMembers), notrackAccept())
+	}
+	return c
+}
+
+// input drops what reached the VXLAN port by a translation: it went past prerouting under another port.
+func (r roles) input() chainSpec {
+	c := chainSpec{name: "input", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookInput, priority: *nftables.ChainPriorityMangle}
+	c.add("VXLAN through a Service", udpTo(datapath.OverlayPort), destinationTranslated(), dropAs(CounterVXLANFromPod))
+	return c
+}
+
+func (r roles) forward() chainSpec {
+	c := chainSpec{name: "forward", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookForward, priority: *nftables.ChainPriorityMangle}
+	c.add("", udpTo(datapath.OverlayPort), goTo("forwarded_outer"))
+	return c
+}
+
+// forwardedOuter lets a node be the router between two subnets of its region, and nobody else's VXLAN through: behind
+// this host's masquerade it would look like a member's.
+func (r roles) forwardedOuter() chainSpec {
+	c := chainSpec{name: "forwarded_outer"}
+	for _, f := range []family{family4, family6} {
+		c.add("between members", iifInUnderlays(false), f.is(), f.srcIn(setMembers), f.dstIn(setMembers), accept())
+	}
+	c.add("VXLAN made by a pod", dropAs(CounterVXLANFromPod))
+	return c
+}
+
+// postrouting finds the SYNs, on forwarded and own connections alike.
+func (r roles) postrouting() chainSpec {
+	c := chainSpec{name: "postrouting", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPostrouting, priority: *nftables.ChainPriorityMangle}
+	c.add("", tcpSYN(), goTo("clamp"))
+	return c
+}
+
+// clamp lowers the MSS of connections between regions, in both directions: the routes of table 9027 carry the MTU, and
+// the kernel takes the smaller one of the routes to the destination and back to the source.
+func (r roles) clamp() chainSpec {
+	c := chainSpec{name: "clamp"}
+	for _, d := range r.devices() {
+		c.add("", oifIs(d), clampMSS())
+		c.add("", iifIs(d), clampMSS())
+	}
+	if r.direct {
+		for _, f := range []family{family4, family6} {
+			c.add("", f.is(), f.dstIn(setRemote), clampMSS())
+			c.add("", f.is(), f.srcIn(setRemote), clampMSS())
+		}
+	}
+	return c
+}
+
+// nat comes just before srcnat (100), where kube-proxy and CNIs masquerade; conntrack asks it once per connection.
+func (r roles) nat() chainSpec {
+	c := chainSpec{name: "nat", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPostrouting, priority: *nftables.ChainPriorityNATSource - 1}
+	for _, d := range r.devices() {
+		c.add("", oifIs(d), goTo("keep_source"))
+		c.add("", iifIs(d), goTo("keep_source"))
+	}
+	if r.direct {
+		for _, f := range []family{family4, family6} {
+			c.add("", f.is(), f.dstIn(setRemote), oifInUnderlays(), goTo("keep_source"))
+			c.add("", f.is(), f.srcIn(setRemote), iifInUnderlays(false), goTo("keep_source"))
+		}
+	}
+	return c
+}
+
+// keepSource keeps the source of what is planned, unless kube-proxy needs the masquerade, as a NodePort does.
+func (r roles) keepSource() chainSpec {
+	c := chainSpec{name: "keep_source"}
+	c.add("kube-proxy wants a masquerade", markHas(masqueradeMark), accept())
+	for _, f := range []family{family4, family6} {
+		for _, set := range []string{setLocal, setRemote, setInRegion} {
+			c.add("", f.is(), f.srcIn(set), f.keepSource())
+		}
+		for _, a := range r.nodes {
+			if a.Is4() == (f.suffix == "4") {
+				c.add("this node", f.is(), f.srcIs(a), f.keepSource())
+			}
+		}
+	}
+	return c
+}
