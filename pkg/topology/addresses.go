@@ -8,24 +8,34 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// readAddresses takes the first usable InternalIP of each family, as the kubelet lists its primary address first.
-func (m *model) readAddresses(n *node) {
-	for _, a := range n.obj.Status.Addresses {
+// InternalIPs returns the first usable InternalIP of each family, as the kubelet lists its primary address first, and
+// the texts that are no address that a host can have.
+func InternalIPs(obj *corev1.Node) (ip4, ip6 netip.Addr, bad []string) {
+	for i := range obj.Status.Addresses {
+		a := &obj.Status.Addresses[i]
 		if a.Type != corev1.NodeInternalIP {
 			continue
 		}
 		ip, err := netip.ParseAddr(a.Address)
-		if ip = ip.Unmap(); err != nil || !isHostAddress(ip) {
-			m.problems.add(nodeObject(n.name), ReasonMalformedAddress,
-				"InternalIP %q is not an address that a host can have: correct the kubelet's --node-ip", a.Address)
-			continue
+		switch ip = ip.Unmap(); {
+		case err != nil || !isHostAddress(ip):
+			bad = append(bad, a.Address)
+		case ip.Is4() && !ip4.IsValid():
+			ip4 = ip
+		case ip.Is6() && !ip6.IsValid():
+			ip6 = ip
 		}
-		switch {
-		case ip.Is4() && !n.ip4.IsValid():
-			n.ip4 = ip
-		case ip.Is6() && !n.ip6.IsValid():
-			n.ip6 = ip
-		}
+	}
+	return ip4, ip6, bad
+}
+
+// readAddresses finds the node's addresses and reports unusable ones.
+func (m *model) readAddresses(n *node) {
+	var bad []string
+	n.ip4, n.ip6, bad = InternalIPs(n.obj)
+	for _, text := range bad {
+		m.problems.add(nodeObject(n.name), ReasonMalformedAddress,
+			"InternalIP %q is not an address that a host can have: correct the kubelet's --node-ip", text)
 	}
 	if !n.ip4.IsValid() && !n.ip6.IsValid() {
 		m.problems.add(nodeObject(n.name), ReasonNoInternalIP,

@@ -16,6 +16,8 @@ type Membership struct {
 	Members map[string][]*corev1.Node
 	// GatewayOf a node, by the node's name; absent where the node is in no region.
 	GatewayOf map[string]string
+	// Nodes sorted by name; of several objects with one name, one.
+	Nodes []*corev1.Node
 	// Problems: invalid selectors, nodes that two Gateways claim, objects that share a name.
 	Problems []Problem
 }
@@ -37,6 +39,7 @@ func assign(gateways []*v1beta1.Gateway, nodes []*corev1.Node, p *problems) Memb
 	m := Membership{
 		Members:   make(map[string][]*corev1.Node, len(gateways)),
 		GatewayOf: make(map[string]string, len(nodes)),
+		Nodes:     nodes,
 	}
 	var claims []int
 	for _, n := range nodes {

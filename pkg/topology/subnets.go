@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
 )
 
@@ -25,15 +27,21 @@ func statusSubnets(regions []*region) map[memberKey][]string {
 	return out
 }
 
+// PodCIDRs are the prefixes that Kubernetes allocated to a node, as written: spec.podCIDRs or, where that is absent,
+// spec.podCIDR.
+func PodCIDRs(obj *corev1.Node) []string {
+	if len(obj.Spec.PodCIDRs) == 0 && obj.Spec.PodCIDR != "" {
+		return []string{obj.Spec.PodCIDR}
+	}
+	return obj.Spec.PodCIDRs
+}
+
 // readSubnets finds the node's pod prefixes: those of its entry in its Gateway's status where that has any, since the
 // controller knows of address managers other than Kubernetes' own, or else the Node's spec.podCIDRs. Prefixes of the
 // Node are checked and reported in both cases. On the active gateway the prefixes of the annotation
 // raven.openyurt.io/extra-allowed-source-cidrs are kept apart, wherever they come from.
 func (m *model) readSubnets(n *node, status map[memberKey][]string) {
-	own := n.obj.Spec.PodCIDRs
-	if len(own) == 0 && n.obj.Spec.PodCIDR != "" {
-		own = []string{n.obj.Spec.PodCIDR}
-	}
+	own := PodCIDRs(n.obj)
 	listed := status[memberKey{n.region.name, n.name}]
 	if len(own) == 0 && len(listed) == 0 {
 		m.problems.add(nodeObject(n.name), ReasonMissingPodCIDR,

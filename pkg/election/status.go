@@ -1,0 +1,289 @@
+package election
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
+	"github.com/ravencni/raven/pkg/topology"
+)
+
+// Condition types of a Gateway that an election decides.
+const (
+	ConditionTunnelElected = "TunnelElected"
+	ConditionProxyElected  = "ProxyElected"
+)
+
+// Options of FillStatus.
+type Options struct {
+	// EnableTunnel and EnableProxy are raven-cfg's switches, shown in the active endpoints.
+	EnableTunnel, EnableProxy bool
+	// MissingReadyIsReady counts a Node without a Ready condition as ready: manifests written by hand have none.
+	MissingReadyIsReady bool
+	// TrustStatus prefers a node's subnets in the status to those of the Node, and takes an active endpoint's publicIP from
+	// there where the spec has none: in manifests they are the user's word. (The controller finds them out afresh each time.)
+	TrustStatus bool
+	// Endpoints give the public keys that are mirrored into the active endpoints; may be empty.
+	Endpoints []*v1beta1.TunnelEndpoint
+	// Driver whose keys these are.
+	Driver string
+	// Now stamps conditions whose status changes.
+	Now time.Time
+	// MinInterval and LastChange (by condition type, then Gateway name) damp elections; see Input.
+	MinInterval time.Duration
+	LastChange  map[string]map[string]time.Time
+}
+
+// Result is a Gateway with its status filled in, and why.
+type Result struct {
+	// Gateway is a copy.
+	Gateway       *v1beta1.Gateway
+	Tunnel, Proxy Decision
+}
+
+// FillStatuses assigns nodes to gateways, elects, and returns copies of the gateways with status.activeEndpoints,
+// status.activeEndpoint, status.nodes and the election's conditions filled in, sorted by name. Endpoints that are active
+// in the given status stay where they can.
+func FillStatuses(gateways []*v1beta1.Gateway, nodes []*corev1.Node, opts Options) []Result {
+	members := topology.AssignNodes(gateways, nodes)
+	f := filler{Options: opts, nodes: make(map[string]*corev1.Node, len(nodes)), home: members.GatewayOf,
+		keys: make(map[string]string)}
+	for _, n := range members.Nodes {
+		f.nodes[n.Name] = n
+	}
+	for _, e := range opts.Endpoints {
+		if e == nil {
+			continue
+		}
+		for _, t := range e.Status.Tunnels {
+			if t.Driver == opts.Driver && t.PublicKey != "" {
+				f.keys[e.Name] = t.PublicKey
+			}
+		}
+	}
+	out := make([]Result, 0, len(gateways))
+	for _, gw := range gateways {
+		if gw != nil {
+			out = append(out, f.fill(gw, members.Members[gw.Name]))
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Result) int { return cmp.Compare(a.Gateway.Name, b.Gateway.Name) })
+	return out
+}
+
+type filler struct {
+	Options
+	nodes map[string]*corev1.Node
+	// home is the Gateway of each node.
+	home map[string]string
+	keys map[string]string
+}
+
+func (f *filler) fill(original *v1beta1.Gateway, members []*corev1.Node) Result {
+	gw := original.DeepCopy()
+	r := Result{Gateway: gw}
+	r.Tunnel = Elect(f.input(gw, v1beta1.EndpointTunnel, ConditionTunnelElected))
+	r.Proxy = Elect(f.input(gw, v1beta1.EndpointProxy, ConditionProxyElected))
+	tunnels := f.active(gw, v1beta1.EndpointTunnel, r.Tunnel.Active)
+	proxies := f.active(gw, v1beta1.EndpointProxy, r.Proxy.Active)
+
+	gw.Status.ActiveEndpoints = slices.Concat(tunnels, proxies)
+	slices.SortStableFunc(gw.Status.ActiveEndpoints, func(a, b *v1beta1.Endpoint) int {
+		return cmp.Or(cmp.Compare(a.NodeName, b.NodeName), cmp.Compare(a.Type, b.Type))
+	})
+	gw.Status.ActiveEndpoint = nil
+	if len(tunnels) > 0 {
+		gw.Status.ActiveEndpoint = tunnels[0].DeepCopy()
+	}
+	gw.Status.Nodes = f.memberInfo(gw, members, r.Tunnel.Active)
+	gw.Status.ObservedGeneration = gw.Generation
+	f.condition(gw, ConditionTunnelElected, r.Tunnel)
+	f.condition(gw, ConditionProxyElected, r.Proxy)
+	return r
+}
+
+func (f *filler) input(gw *v1beta1.Gateway, kind v1beta1.EndpointType, condition string) Input {
+	in := Input{
+		Replicas:    replicas(gw, kind),
+		Current:     current(gw, kind),
+		Now:         f.Now,
+		LastChange:  f.LastChange[condition][gw.Name],
+		MinInterval: f.MinInterval,
+	}
+	for i := range gw.Spec.Endpoints {
+		e := &gw.Spec.Endpoints[i]
+		if e.EffectiveType() != kind {
+			continue
+		}
+		n := f.nodes[e.NodeName]
+		c := Candidate{NodeName: e.NodeName, Exists: n != nil, Member: f.home[e.NodeName] == gw.Name}
+		if n != nil {
+			c.Ready, c.NotReady = f.ready(n)
+		}
+		in.Candidates = append(in.Candidates, c)
+	}
+	return in
+}
+
+// replicas wanted of a type; one where the configuration is absent. Several tunnels are not built.
+func replicas(gw *v1beta1.Gateway, kind v1beta1.EndpointType) int {
+	var n *int
+	if c := gw.Spec.TunnelConfig; kind == v1beta1.EndpointTunnel && c != nil {
+		n = c.Replicas
+	}
+	if c := gw.Spec.ProxyConfig; kind == v1beta1.EndpointProxy && c != nil {
+		n = c.Replicas
+	}
+	switch {
+	case n == nil:
+		return 1
+	case kind == v1beta1.EndpointTunnel:
+		return min(*n, 1)
+	default:
+		return *n
+	}
+}
+
+// current names the active nodes of a type.
+func current(gw *v1beta1.Gateway, kind v1beta1.EndpointType) []string {
+	var out []string
+	for _, e := range gw.Status.ActiveEndpoints {
+		if e != nil && e.EffectiveType() == kind {
+			out = append(out, e.NodeName)
+		}
+	}
+	if e := gw.Status.ActiveEndpoint; kind == v1beta1.EndpointTunnel && len(out) == 0 && e != nil {
+		out = append(out, e.NodeName)
+	}
+	return out
+}
+
+// ready reads the Node's Ready condition.
+func (f *filler) ready(n *corev1.Node) (ok bool, why string) {
+	for i := range n.Status.Conditions {
+		c := &n.Status.Conditions[i]
+		if c.Type != corev1.NodeReady {
+			continue
+		}
+		if c.Status == corev1.ConditionTrue {
+			return true, ""
+		}
+		return false, strings.TrimSpace("is not ready " + c.Reason)
+	}
+	return f.MissingReadyIsReady, "has no Ready condition"
+}
+
+// active makes the status entries of the elected nodes from their entries in spec.
+func (f *filler) active(gw *v1beta1.Gateway, kind v1beta1.EndpointType, names []string) []*v1beta1.Endpoint {
+	var out []*v1beta1.Endpoint
+	for _, name := range names {
+		i := slices.IndexFunc(gw.Spec.Endpoints, func(e v1beta1.Endpoint) bool {
+			return e.NodeName == name && e.EffectiveType() == kind
+		})
+		if i < 0 {
+			continue // Elect returns listed nodes only
+		}
+		e := gw.Spec.Endpoints[i].DeepCopy()
+		e.Type, e.Port = kind, gw.Spec.Endpoints[i].EffectivePort()
+		if e.Config == nil {
+			e.Config = make(map[string]string, 2)
+		}
+		if kind == v1beta1.EndpointProxy {
+			e.Config[v1beta1.ConfigEnableProxy] = strconv.FormatBool(f.EnableProxy)
+		} else {
+			e.Config[v1beta1.ConfigEnableTunnel] = strconv.FormatBool(f.EnableTunnel)
+			if key := f.keys[name]; key != "" {
+				e.Config[v1beta1.ConfigPublicKey] = key
+			}
+		}
+		if f.TrustStatus && e.PublicIP == "" {
+			e.PublicIP = statusPublicIP(gw, e)
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+// statusPublicIP is what the status says where the spec is silent: an observed address, or a LoadBalancer's.
+func statusPublicIP(gw *v1beta1.Gateway, e *v1beta1.Endpoint) string {
+	for _, old := range gw.Status.ActiveEndpoints {
+		if old != nil && old.NodeName == e.NodeName && old.EffectiveType() == e.Type {
+			return old.PublicIP
+		}
+	}
+	return ""
+}
+
+// memberInfo lists all nodes of the region, ready or not.
+func (f *filler) memberInfo(gw *v1beta1.Gateway, members []*corev1.Node, tunnels []string) []v1beta1.NodeInfo {
+	kept := make(map[string][]string)
+	for _, info := range gw.Status.Nodes {
+		if f.TrustStatus && len(info.Subnets) > 0 {
+			kept[info.NodeName] = info.Subnets
+		}
+	}
+	prefer6 := false
+	for _, name := range tunnels {
+		if n := f.nodes[name]; n != nil {
+			ip4, _, _ := topology.InternalIPs(n)
+			prefer6 = !ip4.IsValid()
+		}
+	}
+	var out []v1beta1.NodeInfo
+	for _, n := range members {
+		ip4, ip6, _ := topology.InternalIPs(n)
+		info := v1beta1.NodeInfo{NodeName: n.Name, PrivateIP: text(ip4, ip6)}
+		if prefer6 {
+			info.PrivateIP = text(ip6, ip4)
+		}
+		texts := kept[n.Name]
+		if texts == nil {
+			texts = topology.PodCIDRs(n)
+		}
+		if slices.Contains(tunnels, n.Name) {
+			texts = append(slices.Clone(texts), strings.Split(gw.Annotations[v1beta1.AnnotationExtraSourceCIDRs], ",")...)
+		}
+		info.Subnets = normal(texts)
+		out = append(out, info)
+	}
+	return out
+}
+
+// text of the first valid address.
+func text(addresses ...netip.Addr) string {
+	for _, a := range addresses {
+		if a.IsValid() {
+			return a.String()
+		}
+	}
+	return ""
+}
+
+// normal keeps what is a prefix, once and in canonical form, in the given order. The planner reports what is not.
+func normal(texts []string) []string {
+	var out []string
+	for _, t := range texts {
+		p, _ := topology.ParsePrefix(t)
+		if s := p.String(); p.IsValid() && !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func (f *filler) condition(gw *v1beta1.Gateway, kind string, d Decision) {
+	c := metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: d.Reason, Message: d.Message,
+		ObservedGeneration: gw.Generation, LastTransitionTime: metav1.NewTime(f.Now)}
+	if d.Elected {
+		c.Status = metav1.ConditionTrue
+	}
+	meta.SetStatusCondition(&gw.Status.Conditions, c)
+}
