@@ -104,6 +104,7 @@ func (f *filler) fill(original *v1beta1.Gateway, members []*corev1.Node) Result 
 		gw.Status.ActiveEndpoint = tunnels[0].DeepCopy()
 	}
 	gw.Status.Nodes = f.memberInfo(gw, members, r.Tunnel.Active)
+	gw.Status.NodeCount = len(gw.Status.Nodes)
 	gw.Status.ObservedGeneration = gw.Generation
 	f.condition(gw, ConditionTunnelElected, r.Tunnel)
 	f.condition(gw, ConditionProxyElected, r.Proxy)

@@ -80,6 +80,9 @@ func TestTheStatusHasTheShapeThatTheTutorialPrints(t *testing.T) {
 	}, got.Nodes); diff != "" {
 		t.Errorf("nodes (-want +got):\n%s", diff)
 	}
+	if got.NodeCount != 2 {
+		t.Errorf("nodeCount is %d, want 2", got.NodeCount)
+	}
 	if got.ObservedGeneration != 7 || !meta.IsStatusConditionTrue(got.Conditions, ConditionTunnelElected) {
 		t.Errorf("observedGeneration %d, conditions %v", got.ObservedGeneration, got.Conditions)
 	}
