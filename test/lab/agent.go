@@ -91,8 +91,34 @@ func (l *Lab) StartAgents(ctx context.Context, o AgentOptions, nodes ...string) 
 	if len(nodes) == 0 {
 		nodes = l.Nodes()
 	}
+	l.mu.Lock()
+	l.options = o
+	l.mu.Unlock()
 	for _, node := range nodes {
 		if _, err := l.StartAgent(ctx, o, node); err != nil {
+			return err
+		}
+	}
+	return l.AwaitReady(ctx, nodes...)
+}
+
+// Options are those that StartAgents was last called with.
+func (l *Lab) Options() AgentOptions {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.options
+}
+
+// RestartAgents kills the agents of the nodes with SIGKILL, starts them again with the lab's options and waits until
+// they are ready.
+func (l *Lab) RestartAgents(ctx context.Context, nodes ...string) error {
+	for _, node := range nodes {
+		if err := l.Agent(node).Stop(); err != nil {
+			return err
+		}
+	}
+	for _, node := range nodes {
+		if _, err := l.StartAgent(ctx, l.Options(), node); err != nil {
 			return err
 		}
 	}

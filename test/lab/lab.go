@@ -20,9 +20,10 @@ type Lab struct {
 	Dir  string
 	Spec Spec
 
-	mu     sync.Mutex
-	hosts  map[string]*Host
-	agents map[string]*Agent
+	mu      sync.Mutex
+	hosts   map[string]*Host
+	agents  map[string]*Agent
+	options AgentOptions
 
 	binary     sync.Once
 	binaryPath string

@@ -53,4 +53,3 @@ func (h *Host) ListenUDP(ctx context.Context, address string) (c *net.UDPConn, e
 	}
 	return c, nil
 }
-
