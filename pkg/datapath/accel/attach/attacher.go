@@ -169,15 +169,12 @@ func (a *Attacher) Programs() (map[ebpf.ProgramID]bool, error) {
 	return ids, nil
 }
 
-// Retain removes every attachment that is not in keep: links, filters, and clsact qdiscs of ours that are empty then. It
-// returns the number of attachments removed.
-func (a *Attacher) Retain(keep map[Hook]bool, in *Inspection) (removed int, err error) {
+// Retain removes what is not in keep: of the links in listed, which Hooks returned, and of the filters that the Inspection
+// saw, with clsact qdiscs of ours that are empty then. It returns the number of attachments removed. Both lists are older
+// than keep, so that what the CNI plugin attaches meanwhile stays.
+func (a *Attacher) Retain(listed []Hook, keep map[Hook]bool, in *Inspection) (removed int, err error) {
 	var errs []error
-	hooks, err := a.Hooks()
-	if err != nil {
-		errs = append(errs, err)
-	}
-	for _, h := range hooks {
+	for _, h := range listed {
 		if keep[h] {
 			continue
 		}
@@ -227,11 +224,13 @@ func (a *Attacher) Adopt(old string) error {
 			continue
 		}
 		for _, e := range entries {
-			to := filepath.Join(a.Root, folder, e.Name())
+			from, to := filepath.Join(old, folder, e.Name()), filepath.Join(a.Root, folder, e.Name())
 			if _, err := os.Lstat(to); err == nil {
+				// This version was faster, by the CNI plugin: unpinning the other ends it.
+				errs = append(errs, os.Remove(from))
 				continue
 			}
-			errs = append(errs, os.Rename(filepath.Join(old, folder, e.Name()), to))
+			errs = append(errs, os.Rename(from, to))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -263,4 +262,15 @@ func (a *Attacher) sweepMarkers(in *Inspection) error {
 		}
 	}
 	return nil
+}
+
+// RunsXDP is true where the hook's pinned link runs the program of this id.
+func (a *Attacher) RunsXDP(name string, index int, program uint32) bool {
+	l, err := link.LoadPinnedLink(Hook{name, index}.pin(a.Root), nil)
+	if err != nil {
+		return false
+	}
+	defer l.Close()
+	info, err := l.Info()
+	return err == nil && uint32(info.Program) == program
 }

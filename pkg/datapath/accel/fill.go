@@ -1,0 +1,107 @@
+package accel
+
+import (
+	"errors"
+	"net/netip"
+
+	"github.com/ravencni/raven/pkg/datapath/pods"
+	"github.com/ravencni/raven/pkg/topology"
+)
+
+// fill brings the maps to what the plan says, writing differences only. Next hops come before the prefixes that point to
+// them and go after them, and the switch comes last, so that a packet meets a consistent FIB at any time.
+func (a *Applier) fill(plan *topology.Plan, around surroundings, havePods map[address]podEntry, config nodeConfig) error {
+	hops := nexthopsOf(plan, around)
+	fib := fibOf(plan, hops)
+
+	haveHops, err := readMap[uint32, nexthop](a.maps[mapNexthops])
+	if err != nil {
+		return err
+	}
+	slot, slotErr := a.slots.assign(haveHops, hops, a.maps[mapNexthops].MaxEntries())
+	wantHops := make(map[uint32]nexthop, len(slot))
+	for id, s := range slot {
+		wantHops[s] = hops[id]
+	}
+	four, six := split(fib, slot)
+	have4, err4 := readMap[fib4Key, fibEntry](a.maps[mapFib4])
+	have6, err6 := readMap[fib6Key, fibEntry](a.maps[mapFib6])
+	haveMembers, errMembers := readMap[address, uint32](a.maps[mapMembers])
+	haveConfig, errConfig := readMap[uint32, nodeConfig](a.maps[mapConfig])
+	if err := errors.Join(err4, err6, errMembers, errConfig); err != nil {
+		return err
+	}
+
+	hopDiff, diff4, diff6 := diff(haveHops, wantHops), diff(have4, four), diff(have6, six)
+	hopErr := update(a, mapNexthops, hopDiff)
+	fibErr := hopErr
+	if hopErr == nil {
+		fibErr = errors.Join(update(a, mapFib4, diff4), update(a, mapFib6, diff6))
+	}
+	fibErr = errors.Join(fibErr, remove(a, mapFib4, diff4), remove(a, mapFib6, diff6))
+	errs := []error{slotErr, fibErr}
+	if fibErr == nil {
+		errs = append(errs, update(a, mapNexthops, freed(haveHops, hopDiff)))
+	}
+
+	members, local := diff(haveMembers, membersOf(plan)), diff(havePods, podsOf(a.pods))
+	errs = append(errs, update(a, mapMembers, members), remove(a, mapMembers, members),
+		update(a, mapPods, local), remove(a, mapPods, local))
+	return errors.Join(append(errs, update(a, mapConfig, diff(haveConfig, map[uint32]nodeConfig{0: config})))...)
+}
+
+// freed is the write that empties the slots which were in use and are not wanted.
+func freed(have map[uint32]nexthop, d difference[uint32, nexthop]) difference[uint32, nexthop] {
+	var empty difference[uint32, nexthop]
+	for _, slot := range d.deletions {
+		if have[slot] != (nexthop{}) {
+			empty.putKeys, empty.putValues = append(empty.putKeys, slot), append(empty.putValues, nexthop{})
+		}
+	}
+	return empty
+}
+
+func update[K comparable, V comparable](a *Applier, name string, d difference[K, V]) error {
+	n, err := d.put(a.maps[name])
+	a.stats.MapUpdates += uint64(n)
+	return err
+}
+
+func remove[K comparable, V comparable](a *Applier, name string, d difference[K, V]) error {
+	n, err := d.delete(a.maps[name])
+	a.stats.MapDeletions += uint64(n)
+	return err
+}
+
+func membersOf(plan *topology.Plan) map[address]uint32 {
+	members := make(map[address]uint32)
+	if plan.Overlay != nil {
+		for _, m := range plan.Overlay.Members {
+			members[addressOf(m)] = 1
+		}
+	}
+	return members
+}
+
+func podsOf(list []pods.Pod) map[address]podEntry {
+	entries := make(map[address]podEntry)
+	for _, p := range list {
+		if p.Reason != "" {
+			continue
+		}
+		for _, addr := range p.Addrs {
+			entries[addressOf(addr)] = PodEntry(p)
+		}
+	}
+	return entries
+}
+
+// PodEntry renders a pod as an entry of raven_pods; PodKey renders its address.
+func PodEntry(p pods.Pod) podEntry {
+	return podEntry{
+		Ifindex: uint32(p.Index), Mac: macOf(p.MAC), GwMac: macOf(p.GatewayMAC), Mtu: uint16(max(0, min(p.MTU, 0xffff))),
+	}
+}
+
+// PodKey is the key of an address in raven_pods.
+func PodKey(addr netip.Addr) address { return addressOf(addr) }

@@ -1,0 +1,66 @@
+package accel
+
+import (
+	"net"
+	"net/netip"
+
+	"github.com/ravencni/raven/bpf"
+)
+
+// The shared structs of bpf/include/maps.h, as the generator rendered them from the first object; a test compares the
+// layouts with those in every object.
+type (
+	address       = bpf.FromPodRavenAddr
+	nodeConfig    = bpf.FromPodRavenNodeConfig
+	fib4Key       = bpf.FromPodRavenFib4Key
+	fib6Key       = bpf.FromPodRavenFib6Key
+	fibEntry      = bpf.FromPodRavenFibEntry
+	scope         = bpf.FromPodRavenScope
+	nexthop       = bpf.FromPodRavenNexthop
+	podEntry      = bpf.FromPodRavenPod
+	flowKey       = bpf.FromPodRavenFlowKey
+	flow          = bpf.FromPodRavenFlow
+	handshakes    = bpf.FromPodRavenHandshakeWindow
+	programCounts = bpf.FromPodRavenProgramCounters
+)
+
+const (
+	flagAccelerate = bpf.FromPodRavenFlagRAVEN_FLAG_ACCELERATE
+	flagGateway    = bpf.FromPodRavenFlagRAVEN_FLAG_GATEWAY
+
+	scopeRemote   = bpf.FromPodRavenScopeRAVEN_SCOPE_REMOTE
+	scopeInRegion = bpf.FromPodRavenScopeRAVEN_SCOPE_IN_REGION
+	scopeLocal    = bpf.FromPodRavenScopeRAVEN_SCOPE_LOCAL
+	scopeHost     = bpf.FromPodRavenScopeRAVEN_SCOPE_HOST
+
+	kindOverlay = bpf.FromPodRavenNexthopKindRAVEN_NEXTHOP_OVERLAY
+	kindDirect  = bpf.FromPodRavenNexthopKindRAVEN_NEXTHOP_DIRECT
+	kindTunnel  = bpf.FromPodRavenNexthopKindRAVEN_NEXTHOP_TUNNEL
+
+	nexthopHealthy  = bpf.FromPodRavenNexthopFlagRAVEN_NEXTHOP_HEALTHY
+	nexthopEthernet = bpf.FromPodRavenNexthopFlagRAVEN_NEXTHOP_ETHERNET
+)
+
+// Names of the maps, which are also those of their pins.
+const (
+	mapConfig     = bpf.FromPodMapRavenConfig
+	mapFib4       = bpf.FromPodMapRavenFib4
+	mapFib6       = bpf.FromPodMapRavenFib6
+	mapNexthops   = bpf.FromPodMapRavenNexthops
+	mapPods       = bpf.FromPodMapRavenPods
+	mapFlows      = bpf.FromPodMapRavenFlows
+	mapMembers    = bpf.FromPodMapRavenMembers
+	mapHandshakes = bpf.FromPodMapRavenHandshakes
+	mapCounters   = bpf.FromPodMapRavenCounters
+)
+
+// addressOf renders an address as the programs do: IPv4 mapped into ::ffff:0:0/96.
+func addressOf(a netip.Addr) address { return address{Bytes: a.As16()} }
+
+// macOf is all zero where mac is not six bytes long.
+func macOf(mac net.HardwareAddr) (b [6]byte) {
+	if len(mac) == len(b) {
+		copy(b[:], mac)
+	}
+	return b
+}
