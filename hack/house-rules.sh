@@ -25,4 +25,8 @@ complain "Wait for the condition instead of sleeping" < <(
 	sources '*.go' | xargs grep -nE '\btime\.Sleep\(')
 complain "Do it now, or leave it to an issue and say nothing here" < <(
 	sources '*.go' '*.c' '*.h' | xargs grep -nE '\b(TODO|FIXME|XXX)\b')
+complain "A document that is referred to does not exist" < <(
+	sources '*' | xargs grep -IohE '\bdocs/[A-Za-z0-9_/.-]+\.md\b' | sort -u | while read -r page; do [[ -e $page ]] || echo "$page"; done)
+complain "A page is missing in docs/design/README.md" < <(
+	for page in docs/design/*.md; do grep -qF "(${page##*/})" docs/design/README.md || echo "$page"; done | grep -v README)
 exit "$found"
