@@ -65,9 +65,9 @@ func (r hostRule) exprs() match {
 		out = append(out, &expr.Match{Name: "udp", Info: &xt.Udp{SrcPorts: [2]uint16{0, 65535}, DstPorts: [2]uint16{r.udpPort, r.udpPort}}})
 	}
 	if r.untracked {
-		// XT_CONNTRACK_STATE_UNTRACKED is bit IP_CT_NUMBER+1, 6 (linux/netfilter/xt_conntrack.h).
+		// XT_CONNTRACK_STATE_UNTRACKED is bit IP_CT_NUMBER+3, 8 (linux/netfilter/xt_conntrack.h).
 		info := &xt.ConntrackMtinfo3{}
-		info.MatchFlags, info.StateMask = uint16(xt.ConntrackState), 1<<6
+		info.MatchFlags, info.StateMask = uint16(xt.ConntrackState), 1<<8
 		out = append(out, &expr.Match{Name: "conntrack", Rev: 3, Info: info})
 	}
 	return append(out, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictAccept})

@@ -1,0 +1,172 @@
+package filter
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/ravencni/raven/pkg/topology"
+)
+
+func TestVXLANIsAdmittedFromMembersAloneAndNeverTracked(t *testing.T) {
+	inWorld(t, topology.RoleMember, func(t *testing.T, w *world) {
+		w.apply(t)
+		inner := func(payload string) string {
+			return vxlan(w.mac, netip.MustParseAddrPort("10.2.0.5:7000"), netip.MustParseAddrPort("10.1.1.2:7000"), payload)
+		}
+		at := w.pod1.listen("10.1.1.2:7000")
+		w.lan.send("192.168.1.2:5555", "192.168.1.1:4472", inner("from a member"))
+		if got, from := receive(t, at); got != "from a member" || from.String() != "10.2.0.5:7000" {
+			t.Errorf("the pod received %q from %s", got, from)
+		}
+		w.counted(t, CounterVXLANStranger, 1, func() {
+			w.lan.send("192.168.1.9:5555", "192.168.1.1:4472", inner("from a stranger"))
+		})
+		w.counted(t, CounterVXLANFromPod, 1, func() {
+			w.pod2.send("10.1.1.3:5555", "192.168.1.1:4472", inner("from a pod to its own node"))
+		})
+		w.counted(t, CounterVXLANFromPod, 1, func() {
+			w.pod2.send("192.168.1.2:5555", "192.168.1.1:4472", inner("from a pod in a member's name"))
+		})
+		w.counted(t, CounterVXLANFromPod, 1, func() {
+			w.pod2.send("10.1.1.3:5555", "192.168.1.2:4472", inner("from a pod to another node"))
+		})
+		w.counted(t, CounterVXLANStranger, 1, func() {
+			w.node.send("192.168.1.1:5555", "192.168.1.1:4472", inner("from a process of the node to itself"))
+		})
+		w.counted(t, CounterVXLANStranger, 1, func() {
+			w.lan.send("[fd01::9]:5555", "[fd01::1]:4472", inner("from a stranger by IPv6"))
+		})
+		w.lan.send("192.168.1.2:5555", "192.168.1.1:4472", inner("last"))
+		if got, _ := receive(t, at); got != "last" {
+			t.Errorf("the pod received %q, which should have been dropped", got)
+		}
+		for _, member := range []string{"src=192.168.1.2", "dst=192.168.1.2"} {
+			if c := w.conntrack(t, member); c != "" {
+				t.Errorf("outer packets are tracked:\n%s", c)
+			}
+		}
+		if w.conntrack(t, "src=10.2.0.5") == "" {
+			t.Error("the inner flow is not tracked on its end host")
+		}
+		passes(t, w.pod1, "10.1.1.2:7001", "10.2.0.5:7001", w.lan.listen("10.2.0.5:7001"))
+		if c := w.conntrack(t, "dst=192.168.1.2"); c != "" {
+			t.Errorf("outer packets of ours are tracked:\n%s", c)
+		}
+	})
+}
+
+func TestAPodCannotReachTheVXLANPortThroughATranslation(t *testing.T) {
+	inWorld(t, topology.RoleMember, func(t *testing.T, w *world) {
+		w.apply(t)
+		w.node.run("nft", "add table ip svc; add chain ip svc pre { type nat hook prerouting priority dstnat; }; "+
+			"add rule ip svc pre ip daddr 10.96.0.1 udp dport 80 dnat to 192.168.1.1:4472; "+
+			"add rule ip svc pre ip daddr 10.96.0.2 udp dport 80 dnat to 192.168.1.2:4472; "+
+			"add chain ip svc post { type nat hook postrouting priority srcnat; }; add rule ip svc post ip saddr 10.1.1.0/24 masquerade")
+		w.counted(t, CounterVXLANFromPod, 1, func() { w.pod1.send("10.1.1.2:5000", "10.96.0.1:80", "to its own node") })
+		w.counted(t, CounterVXLANFromPod, 1, func() { w.pod1.send("10.1.1.2:5001", "10.96.0.2:80", "to another node, masqueraded") })
+	})
+}
+
+func TestAMemberTakesOnlyOtherRegionsOutOfTheOverlay(t *testing.T) {
+	inWorld(t, topology.RoleMember, func(t *testing.T, w *world) {
+		w.apply(t)
+		w.node.ip("addr add 10.1.1.1/32 dev lo")
+		passes(t, w.lan, "10.2.0.5:7000", "10.1.1.1:7000", w.node.listen("10.1.1.1:7000"))
+		w.counted(t, CounterWrongRegionSource, 2, func() {
+			w.lan.send("10.1.2.2:7000", "10.1.1.1:7000", "from a pod of the same region")
+			w.lan.send("10.1.1.3:7000", "10.1.1.2:7000", "in the name of a pod of this node")
+		})
+		w.counted(t, CounterWrongRegionSource, 0, func() { w.lan.send("192.168.1.2:7000", "224.0.0.251:7000", "link scope") })
+	})
+}
+
+func TestTransitThroughAGatewayIsUntrackedAndItsSourcesAreChecked(t *testing.T) {
+	inWorld(t, topology.RoleGateway, func(t *testing.T, w *world) {
+		w.apply(t)
+		passes(t, w.lan, "10.1.2.2:7000", "10.2.0.5:7001", w.remote.listen("10.2.0.5:7001"))
+		passes(t, w.remote, "10.2.0.5:7000", "10.1.2.2:7002", w.lan.listen("10.1.2.2:7002"))
+		w.plan.Prefixes = append(w.plan.Prefixes, topology.Prefix{Prefix: pfx("10.3.0.0/16"), Scope: topology.ScopeRemote})
+		w.apply(t)
+		passes(t, w.remote, "10.2.0.5:7000", "10.3.0.5:7003", w.remote.listen("10.3.0.5:7003")) // relay
+		for _, a := range []string{"10.1.2.2", "10.3.0.5"} {
+			if c := w.conntrack(t, "dst="+a) + w.conntrack(t, "src="+a); c != "" {
+				t.Errorf("transit is tracked:\n%s", c)
+			}
+		}
+		// A pod on the gateway node is an end, where policy is decided: tracked.
+		passes(t, w.remote, "10.2.0.5:7000", "10.1.1.2:7004", w.pod1.listen("10.1.1.2:7004"))
+		if w.conntrack(t, "dst=10.1.1.2") == "" {
+			t.Error("the flow to a pod of the gateway is not tracked")
+		}
+		passes(t, w.remote, "[fd10:2::5]:7000", "[fd10:1:1::2]:7004", w.pod1.listen("[fd10:1:1::2]:7004"))
+		if w.conntrack(t, "dst=fd10:1:1::2") == "" {
+			t.Error("the IPv6 flow to a pod of the gateway is not tracked")
+		}
+		w.counted(t, CounterWrongRegionSource, 4, func() {
+			w.remote.send("10.1.2.2:7000", "10.1.1.2:7000", "another region in our region's name")
+			w.remote.send("8.8.4.4:7000", "10.1.1.2:7000", "from nowhere")
+			w.remote.send("[fd10:1:1::3]:7000", "[fd10:1:1::2]:7000", "another region in our region's name")
+			w.lan.send("10.2.0.5:7000", "10.2.0.5:7001", "a member in another region's name")
+		})
+	})
+}
+
+func TestOnlyThisNodesPodsSendToOtherRegions(t *testing.T) {
+	inWorld(t, topology.RoleGateway, func(t *testing.T, w *world) {
+		w.apply(t)
+		at4, at6 := w.remote.listen("10.2.0.5:7001"), w.remote.listen("[fd10:2::5]:7001")
+		passes(t, w.pod1, "10.1.1.2:7000", "10.2.0.5:7001", at4)
+		passes(t, w.pod1, "[fd10:1:1::2]:7000", "[fd10:2::5]:7001", at6)
+		passes(t, w.node, "192.168.1.1:7000", "10.2.0.5:7001", at4)
+		w.lan.ip("route replace 10.2.0.0/16 via 192.168.1.1 dev eth0")
+		w.counted(t, CounterSpoofedSource, 6, func() {
+			w.pod1.send("172.16.0.9:7000", "10.2.0.5:7001", "a source of nobody's")
+			w.pod1.send("10.1.1.3:7000", "10.2.0.5:7001", "the address of a pod behind another device")
+			w.pod1.send("[fd10:1:1::3]:7000", "[fd10:2::5]:7001", "the address of a pod behind another device")
+			w.lan.send("192.168.1.9:7000", "10.2.0.5:7001", "a stranger that takes the gateway for a router")
+			w.lan.send("10.1.1.2:7000", "10.2.0.5:7001", "a stranger in a pod's name")
+			w.lan.send("10.1.2.2:7000", "10.2.0.5:7001", "a member that left out the VXLAN")
+		})
+		// Hosts that are reached past the tunnel are none of this table's business.
+		w.plan.Throws = append(w.plan.Throws, addr("10.2.0.5"))
+		w.apply(t)
+		passes(t, w.lan, "192.168.1.9:7000", "10.2.0.5:7001", at4)
+	})
+}
+
+func TestALoosePodSourceMayComeFromAnyDeviceButTheUnderlay(t *testing.T) {
+	inWorld(t, topology.RoleGateway, func(t *testing.T, w *world) {
+		w.filter = New(Options{LoosePodSource: true})
+		w.plan.LocalPrefixes = append(w.plan.LocalPrefixes, pfx("192.168.1.8/29")) // an extra source, on the LAN
+		w.apply(t)
+		at := w.remote.listen("10.2.0.5:7001")
+		passes(t, w.pod1, "10.1.1.3:7000", "10.2.0.5:7001", at)
+		w.lan.ip("route replace 10.2.0.0/16 via 192.168.1.1 dev eth0")
+		passes(t, w.lan, "192.168.1.9:7000", "10.2.0.5:7001", at)
+		w.counted(t, CounterSpoofedSource, 1, func() { w.lan.send("10.1.1.2:7000", "10.2.0.5:7001", "a stranger in a pod's name") })
+	})
+}
+
+func TestWithKindDirectTheRegionReachesTheTunnelWithoutVXLAN(t *testing.T) {
+	inWorld(t, topology.RoleGateway, func(t *testing.T, w *world) {
+		w.plan.NextHops = []topology.NextHop{{ID: "node/hangzhou-2", Kind: topology.KindDirect}}
+		w.node.run("iptables-nft", "-P", "FORWARD", "DROP")
+		w.node.ip("route replace 10.1.2.0/24 via 192.168.1.2 dev eth0")
+		w.lan.ip("route replace 10.2.0.0/16 via 192.168.1.1 dev eth0")
+		w.apply(t)
+		at := w.remote.listen("10.2.0.5:7001")
+		passes(t, w.lan, "10.1.2.2:7000", "10.2.0.5:7001", at)
+		passes(t, w.remote, "10.2.0.5:7000", "10.1.2.2:7002", w.lan.listen("10.1.2.2:7002"))
+		w.counted(t, CounterSpoofedSource, 2, func() {
+			w.lan.send("192.168.1.9:7000", "10.2.0.5:7001", "a stranger on the LAN")
+			w.pod1.send("10.1.2.2:7000", "10.2.0.5:7001", "a pod in another node's name")
+		})
+		// The accepting rules are for transit alone: what a peer sends elsewhere meets the host's policy.
+		w.remote.send("10.2.0.5:7000", "192.168.1.9:7003", "to a host of the LAN that is not planned")
+		eventually(t, "the host's policy drops it", func() (bool, string) {
+			out := w.node.run("iptables-nft", "-nvxL", "FORWARD")
+			return !strings.Contains(out, "policy DROP 0 packets"), out
+		})
+	})
+}
