@@ -1,0 +1,257 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/ravencni/raven/pkg/agent/source"
+	"github.com/ravencni/raven/pkg/datapath"
+	"github.com/ravencni/raven/pkg/datapath/accel"
+)
+
+// options are the flags as they were given.
+type options struct {
+	nodeName, nodeIP          string
+	kubeconfig, manifests     string
+	publishDir, stateDir      string
+	vpnDriver, vpnBindPort    string
+	forwardNodeIP             bool
+	natTraversal              bool
+	routeDriver               string
+	keepAlive, keepAliveLimit int
+	serviceCIDRs              []string
+
+	forwarding, acceleration string
+	xdp                      bool
+	handshakesPerSecond      int
+	allowUnencrypted         bool
+	externalDevice           bool
+	loosePodSource           bool
+
+	metricAddr, healthAddr string
+	logLevel               string
+	cleanup, cleanupState  bool
+
+	forceFailure, forceClsact, userspace bool
+}
+
+func (o *options) register(f *pflag.FlagSet) {
+	f.StringVar(&o.nodeName, "node-name", "", "name of this node's Node object (default: the environment's NODE_NAME, then the host's name)")
+	f.StringVar(&o.nodeIP, "node-ip", "", "this node's private address; only compared with what the cluster says, whose word counts")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "file that says how to reach the API server (default: the pod's service account)")
+	f.StringVar(&o.manifests, "manifests", "", "folder of YAML or JSON manifests to read instead of an API server; it is watched")
+	f.StringVar(&o.publishDir, "publish-dir", "", "with --manifests: folder to write this node's TunnelEndpoint to")
+	f.StringVar(&o.stateDir, "state-dir", datapath.StateDir, "folder for keys, the last good input and recorded sysctls")
+	f.StringVar(&o.vpnDriver, "vpn-driver", "", "tunnel driver: wireguard, or plain together with --allow-unencrypted-tunnel (default: vpn-driver of ConfigMap raven-agent-config; ipsec where that is absent too, which is not built yet)")
+	f.StringVar(&o.vpnBindPort, "vpn-bind-port", "", "UDP port of the tunnel where the Gateway names none (default 4500)")
+	f.BoolVar(&o.forwardNodeIP, "forward-node-ip", true, "route the nodes' own addresses between regions, as well as pods")
+	f.BoolVar(&o.natTraversal, "nat-traversal", false, "not built: gateways behind NAT reach one another through an exposed gateway")
+	f.StringSliceVar(&o.serviceCIDRs, "service-cidrs", nil, "the cluster's service ranges; they are never routed between regions")
+
+	f.StringVar(&o.forwarding, "in-region-forwarding", "overlay", "how packets reach the gateway: overlay (VXLAN), or direct (no encapsulation; every node and the gateway must be on one LAN that carries packets with pod addresses)")
+	f.StringVar(&o.acceleration, "acceleration", string(accel.ModeAuto), "auto: eBPF redirects where the kernel can; off: the kernel's own tables forward everything")
+	f.BoolVar(&o.xdp, "xdp", false, "also drop VXLAN from strangers and handshake floods in the network driver (native XDP only)")
+	f.IntVar(&o.handshakesPerSecond, "handshakes-per-second", 100, "with --xdp: tunnel handshakes that one source address may start; 0: no limit")
+	f.BoolVar(&o.allowUnencrypted, "allow-unencrypted-tunnel", false, "allow --vpn-driver=plain, which everybody on the way can read")
+	f.BoolVar(&o.externalDevice, "external-tunnel-process", false, "the userspace WireGuard device runs in a container of its own; neither start nor end it")
+	f.BoolVar(&o.loosePodSource, "loose-pod-source", false, "admit a pod's packets from any device but the underlay's, for CNIs that receive them on another device than they send to")
+
+	f.StringVar(&o.metricAddr, "metric-bind-addr", ":10265", "address of /metrics; 0: none")
+	f.StringVar(&o.healthAddr, "health-probe-addr", ":10275", "address of /healthz and /readyz; 0: none")
+	f.StringVarP(&o.logLevel, "log-level", "v", "info", "debug, info, warn or error")
+	f.BoolVar(&o.cleanup, "cleanup", false, "remove everything that Raven made on this node, print it, and end; keys and the last good input stay")
+	f.BoolVar(&o.cleanupState, "cleanup-state", false, "with --cleanup: remove keys and the last good input, too")
+
+	f.StringVar(&o.routeDriver, "route-driver", "vxlan", "without effect; kept so that older command lines work")
+	f.IntVar(&o.keepAlive, "keep-alive-interval", 0, "without effect; kept so that older command lines work")
+	f.IntVar(&o.keepAliveLimit, "keep-alive-timeout", 0, "without effect; kept so that older command lines work")
+
+	f.BoolVar(&o.forceFailure, "force-bpf-failure", false, "behave as on a kernel that refuses the BPF programs, for tests")
+	f.BoolVar(&o.forceClsact, "force-clsact", false, "attach as on kernels without tcx, for tests")
+	f.BoolVar(&o.userspace, "force-userspace-wireguard", false, "leave the kernel's WireGuard aside, for tests")
+	for _, hidden := range []string{"force-bpf-failure", "force-clsact", "force-userspace-wireguard"} {
+		f.Lookup(hidden).Hidden = true
+	}
+}
+
+// settings are the checked flags.
+type settings struct {
+	options
+	address netip.Addr // --node-ip
+	cluster source.Settings
+	level   slog.Level
+	// warnings tell of flags without effect.
+	warnings []string
+}
+
+// check reads every flag and names all that are wrong at once.
+func (o options) check(f *pflag.FlagSet, env func(string) string) (*settings, error) {
+	s := &settings{options: o}
+	var errs []error
+	bad := func(flag, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("--%s: %s", flag, fmt.Sprintf(format, args...)))
+	}
+
+	if s.nodeName == "" {
+		s.nodeName = env("NODE_NAME")
+	}
+	if s.nodeName == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			bad("node-name", "it was not given, and the host's name cannot be read: %v", err)
+		}
+		s.nodeName = strings.ToLower(name)
+	}
+	if problems := validation.IsDNS1123Subdomain(s.nodeName); len(problems) > 0 {
+		bad("node-name", "%q cannot be the name of a Node: %s", s.nodeName, strings.Join(problems, "; "))
+	}
+	if o.nodeIP != "" {
+		ip, err := netip.ParseAddr(o.nodeIP)
+		if err != nil || ip.IsUnspecified() || ip.Zone() != "" {
+			bad("node-ip", "%q is no address of a node; write it like 192.168.0.10, or leave it out", o.nodeIP)
+		}
+		s.address = ip.Unmap()
+	}
+	s.checkSource(bad)
+	s.checkCluster(f, bad)
+
+	if o.forwarding != "overlay" && o.forwarding != "direct" {
+		bad("in-region-forwarding", "%q is neither overlay nor direct", o.forwarding)
+	}
+	if m := accel.Mode(o.acceleration); m != accel.ModeAuto && m != accel.ModeOff {
+		bad("acceleration", "%q is neither auto nor off", o.acceleration)
+	}
+	if o.handshakesPerSecond < 0 {
+		bad("handshakes-per-second", "%d is negative; 0 means no limit", o.handshakesPerSecond)
+	}
+	for flag, address := range map[string]string{"metric-bind-addr": o.metricAddr, "health-probe-addr": o.healthAddr} {
+		if err := checkListen(address); err != nil {
+			bad(flag, "%v", err)
+		}
+	}
+	if o.metricAddr == o.healthAddr && o.metricAddr != "" && o.metricAddr != "0" {
+		bad("health-probe-addr", "%s is the address of the metrics already", o.healthAddr)
+	}
+	if err := s.level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		bad("log-level", "%q is none of debug, info, warn, error", o.logLevel)
+	}
+	if o.cleanupState && !o.cleanup {
+		bad("cleanup-state", "it only makes sense together with --cleanup")
+	}
+	for _, flag := range []string{"route-driver", "keep-alive-interval", "keep-alive-timeout"} {
+		if f.Changed(flag) && f.Lookup(flag).Value.String() != "vxlan" {
+			s.warnings = append(s.warnings, "--"+flag+" has no effect")
+		}
+	}
+	return s, errors.Join(errs...)
+}
+
+func (s *settings) checkSource(bad func(flag, format string, args ...any)) {
+	if s.manifests != "" && s.kubeconfig != "" {
+		bad("manifests", "give either --manifests or --kubeconfig")
+	}
+	if s.publishDir != "" && s.manifests == "" {
+		bad("publish-dir", "it belongs to --manifests; with an API server the TunnelEndpoint goes there")
+	}
+	if s.publishDir == "" && s.manifests != "" && !s.cleanup {
+		s.warnings = append(s.warnings, "without --publish-dir no other node learns this node's key and addresses")
+	}
+	if !filepath.IsAbs(s.stateDir) {
+		bad("state-dir", "%q is not an absolute path", s.stateDir)
+	}
+}
+
+func (s *settings) checkCluster(f *pflag.FlagSet, bad func(flag, format string, args ...any)) {
+	if s.vpnDriver != "" {
+		driver, err := source.ParseDriver(s.vpnDriver)
+		switch {
+		case err != nil:
+			bad("vpn-driver", "%v", err)
+		case driver == "ipsec" && !s.cleanup:
+			bad("vpn-driver", "%v", errNoIPsec)
+		case driver == "plain" && !s.allowUnencrypted && !s.cleanup:
+			bad("vpn-driver", "%v", errPlain)
+		}
+		s.cluster.Driver = driver
+	}
+	if s.vpnBindPort != "" {
+		port, err := strconv.ParseUint(strings.TrimPrefix(s.vpnBindPort, ":"), 10, 16)
+		if err != nil || port == 0 {
+			bad("vpn-bind-port", "%q is no port from 1 to 65535", s.vpnBindPort)
+		}
+		s.cluster.TunnelPort = int(port)
+	}
+	if f.Changed("forward-node-ip") {
+		s.cluster.ForwardNodeIP = &s.forwardNodeIP
+	}
+	if s.natTraversal {
+		bad("nat-traversal", "it is not built; leave the flag out: gateways behind NAT reach one another through an exposed gateway")
+	}
+	for _, text := range s.serviceCIDRs {
+		p, err := netip.ParsePrefix(strings.TrimSpace(text))
+		if err != nil {
+			bad("service-cidrs", "%q is no range; write it like 10.96.0.0/12", text)
+			continue
+		}
+		s.cluster.ServiceCIDRs = append(s.cluster.ServiceCIDRs, p.Masked())
+	}
+}
+
+var (
+	errNoIPsec = errors.New("the ipsec driver (alias libreswan) is not built yet; start with --vpn-driver=wireguard")
+	errPlain   = errors.New("the plain driver does not encrypt; use wireguard, or add --allow-unencrypted-tunnel where the " +
+		"way between the gateways is protected otherwise")
+)
+
+// checkListen reads an address to listen on.
+func checkListen(address string) error {
+	if address == "" || address == "0" {
+		return nil
+	}
+	host, port, ok := cutPort(address)
+	if n, err := strconv.ParseUint(port, 10, 16); !ok || err != nil || n == 0 {
+		return fmt.Errorf(`%q has no port from 1 to 65535: write it like ":10265" or "127.0.0.1:10265", or 0 for none`, address)
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if host == "" {
+		return nil
+	}
+	if _, err := netip.ParseAddr(host); err != nil {
+		return fmt.Errorf("%q has no address of this host before the port", address)
+	}
+	return nil
+}
+
+func cutPort(address string) (host, port string, ok bool) {
+	i := strings.LastIndex(address, ":")
+	if i < 0 {
+		return "", "", false
+	}
+	return address[:i], address[i+1:], true
+}
+
+// dropProxyFlags takes out the flags of the L7 proxy, which this agent does not have yet and which the original's
+// command lines carry.
+func dropProxyFlags(args []string) (rest, warnings []string) {
+	for i := 0; i < len(args); i++ {
+		name, _, hasValue := strings.Cut(args[i], "=")
+		if args[i] == "--" || !strings.HasPrefix(name, "--proxy-") {
+			rest = append(rest, args[i])
+			continue
+		}
+		warnings = append(warnings, name+" has no effect: the L7 proxy is not built yet")
+		if !hasValue && i+1 < len(args) && !strings.HasPrefix(args[i+1], "-") {
+			i++
+		}
+	}
+	return rest, warnings
+}

@@ -1,0 +1,166 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/ravencni/raven/pkg/agent/health"
+	"github.com/ravencni/raven/pkg/agent/metrics"
+	"github.com/ravencni/raven/pkg/agent/report"
+	"github.com/ravencni/raven/pkg/agent/view"
+	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
+	"github.com/ravencni/raven/pkg/topology"
+	"github.com/ravencni/raven/pkg/tunnel"
+)
+
+const (
+	// resync is how often everything is compared with the kernel without a reason, and how often the tunnels' health
+	// is read.
+	resync = 30 * time.Second
+	// retry is the same while the last pass did not do all it should, or a tunnel is not up.
+	retry = 5 * time.Second
+	// coalesce is how long the loop waits after a notice for those that come with it.
+	coalesce = 10 * time.Millisecond
+	// burst passes may follow one another at once, and then passesPerSecond: a repair is quick, and a fight with
+	// somebody who keeps deleting what is ours stays cheap.
+	burst           = 10
+	passesPerSecond = 2
+)
+
+// Agent is the daemon of one node.
+type Agent struct {
+	Parts
+	heart    *health.Heart
+	problems *report.Problems
+	latest   atomic.Pointer[view.View]
+	// statusAsked takes requests of scrapes for fresh tunnel figures.
+	statusAsked chan chan struct{}
+	notices     chan string
+	snapshots   *saver
+
+	// Owned by the loop.
+	driver      tunnel.Driver
+	limiter     *rate.Limiter
+	plan        *topology.Plan // of the last pass
+	published   *v1beta1.TunnelEndpointStatus
+	underlayMTU int
+	problemsNow map[string][]topology.Problem // by where they come from
+	failed      map[string]string
+}
+
+// New puts an agent together; nothing is touched before Run.
+func New(p Parts) *Agent {
+	a := &Agent{
+		Parts:       p,
+		heart:       health.NewHeart(),
+		problems:    report.New(p.Log),
+		statusAsked: make(chan chan struct{}),
+		notices:     make(chan string, 16),
+		limiter:     rate.NewLimiter(passesPerSecond, burst),
+		problemsNow: map[string][]topology.Problem{},
+		failed:      map[string]string{},
+	}
+	if p.Snapshot != nil {
+		a.snapshots = newSaver(p.Snapshot, p.Log)
+	}
+	a.latest.Store(&view.View{Waiting: "the agent is starting", FromSnapshot: p.Seeded})
+	return a
+}
+
+// Heart is the loop's pulse, for /healthz.
+func (a *Agent) Heart() *health.Heart { return a.heart }
+
+// View is what the agent knew after its last pass.
+func (a *Agent) View() *view.View { return a.latest.Load() }
+
+// FreshView is View with the tunnels' present figures, or with older ones where the loop is busy until ctx is done.
+func (a *Agent) FreshView(ctx context.Context) *view.View {
+	done := make(chan struct{})
+	select {
+	case a.statusAsked <- done:
+		select {
+		case <-done:
+		case <-ctx.Done():
+		}
+	case <-ctx.Done():
+	}
+	return a.View()
+}
+
+// SnapshotAge is in seconds; negative without a snapshot.
+func (a *Agent) SnapshotAge() float64 {
+	if a.snapshots == nil {
+		return -1
+	}
+	return a.snapshots.age(time.Now())
+}
+
+// Observe adds to m what can be read of the agent at scrape time.
+func (a *Agent) Observe(m *metrics.Metrics, s metrics.Sources) {
+	s.View, s.SnapshotAge = a.FreshView, a.SnapshotAge
+	m.Observe(s)
+}
+
+// Run acts until ctx is done, and leaves everything in the kernel as it is. It returns an error where the agent could
+// not do anything at all.
+func (a *Agent) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	var sourceErr error
+	defer group.Wait()
+	defer stop()
+
+	group.Go(func() {
+		if err := a.Source.Run(ctx); err != nil {
+			sourceErr = fmt.Errorf("the source ended: %w", err)
+			stop()
+		}
+	})
+	for _, w := range a.Watchers {
+		group.Go(func() { a.watch(ctx, w) })
+	}
+	if a.Publisher != nil {
+		group.Go(func() { a.Publisher.Run(ctx) })
+	}
+	if a.snapshots != nil {
+		group.Go(func() { a.snapshots.run(ctx) })
+	}
+	err := a.loop(ctx)
+	stop()
+	group.Wait()
+	return errors.Join(err, sourceErr)
+}
+
+// watch keeps one watcher running.
+func (a *Agent) watch(ctx context.Context, w Watcher) {
+	const pause = time.Second
+	for {
+		err := w.Run(ctx, a.notify)
+		if ctx.Err() != nil {
+			return
+		}
+		a.Log.Warn("notices of the kernel were interrupted; starting to watch again", "watcher", w.Name, "error", err)
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		a.notify(w.Name + " watch restarted") // what happened meanwhile was not seen
+	}
+}
+
+// notify tells the loop that something in the kernel changed. A full queue already says so.
+func (a *Agent) notify(what string) {
+	select {
+	case a.notices <- what:
+	default:
+	}
+}

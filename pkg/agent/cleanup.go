@@ -1,0 +1,59 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/ravencni/raven/pkg/agent/snapshot"
+	"github.com/ravencni/raven/pkg/datapath"
+)
+
+// Cleanup removes everything that any agent ever made in this network namespace and calls say with a line for each
+// thing that is gone. It goes on after an error, and fails where something of Raven's is left.
+func (p *Parts) Cleanup(ctx context.Context, stateDir string, say func(string)) error {
+	before, err := Inventory(stateDir)
+	errs := []error{err}
+	for _, part := range []datapath.Applier{p.Accel, p.Route, p.Filter, p.Overlay} {
+		if err := part.Cleanup(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("clean up %s: %w", part.Name(), err))
+		}
+	}
+	errs = append(errs, p.cleanDrivers(ctx, ""))
+	if err := p.Sysctl.Cleanup(ctx); err != nil {
+		errs = append(errs, fmt.Errorf("clean up %s: %w", p.Sysctl.Name(), err))
+	}
+
+	after, err := Inventory(stateDir)
+	errs = append(errs, err)
+	for _, line := range before {
+		if !slices.Contains(after, line) {
+			say("removed " + line)
+		}
+	}
+	for _, line := range after {
+		errs = append(errs, fmt.Errorf("%s is still there", line))
+	}
+	return errors.Join(errs...)
+}
+
+// RemoveState removes what an agent keeps on disk: keys, the last good input and the records of its parts. Anything else
+// in the folder stays, and the folder with it.
+func RemoveState(stateDir string, say func(string)) error {
+	var errs []error
+	for _, pattern := range []string{snapshot.FileName, snapshot.FileName + ".bad", "wireguard.*", "wireguard-device.log"} {
+		paths, err := filepath.Glob(filepath.Join(stateDir, pattern))
+		errs = append(errs, err)
+		for _, path := range paths {
+			if err := os.Remove(path); err != nil {
+				errs = append(errs, fmt.Errorf("remove the agent's state: %w", err))
+				continue
+			}
+			say("removed " + path)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,162 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ravencni/raven/pkg/agent/source"
+	"github.com/ravencni/raven/pkg/agent/view"
+	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
+	"github.com/ravencni/raven/pkg/datapath"
+	"github.com/ravencni/raven/pkg/topology"
+)
+
+// pass brings the node to what the source says now. It returns an error only where the agent cannot work at all.
+func (a *Agent) pass(ctx context.Context, why string) error {
+	begin := time.Now()
+	in := a.Source.Input()
+	v := &view.View{
+		Synced: in.Synced, Waiting: in.Waiting, FromSnapshot: !in.Synced && a.Seeded,
+		Gateways: len(in.State.Gateways), Nodes: len(in.State.Nodes), Endpoints: len(in.State.Endpoints),
+		Held: heldBack(in), Passed: a.View().Passed,
+	}
+	a.problemsNow["source"] = in.Problems
+	if v.Held != "" || (!in.Synced && !a.Seeded) {
+		// Nothing to go by: whatever is in the kernel stays.
+		old := a.View()
+		v.Plan, v.Host, v.Driver, v.PublicKey, v.Peers = old.Plan, old.Host, old.Driver, old.PublicKey, old.Peers
+		v.ListenPort, v.Datapath, v.DatapathReason = old.ListenPort, old.Datapath, old.DatapathReason
+		a.problemsNow["held"] = nil
+		if v.Held != "" && in.Synced {
+			a.problemsNow["held"] = []topology.Problem{{Object: "Input", Reason: "NothingToApply", Message: v.Held}}
+		}
+		a.finish(in, v)
+		return nil
+	}
+	delete(a.problemsNow, "held")
+
+	state := in.State
+	if err := a.chooseDriver(ctx, state.Config.Driver); err != nil {
+		return err
+	}
+	state.Config.Driver = a.driver.Name()
+	plan := topology.Compile(state, a.Node, topology.Local{
+		UnderlayMTU: a.measureUnderlay(state), Direct: a.Direct, Throws: in.Throws,
+	})
+	a.logPlan(plan, why)
+	a.plan = plan
+	a.problemsNow["plan"] = plan.Problems
+	a.checkNodeIP(plan)
+
+	host, whole := a.apply(ctx, plan, why)
+	if !whole {
+		return nil // shutting down
+	}
+	v.Plan, v.Host, v.Driver = plan, host, a.driver.Name()
+	v.Datapath, v.DatapathReason = a.datapathMode(plan)
+	v.ListenPort = listenPort(plan, state.Config)
+	v.PublicKey = a.publicKey(ctx, plan)
+	v.Peers = a.peers(ctx)
+	v.Passed = time.Now()
+	if a.Metrics != nil {
+		a.Metrics.Passed(time.Since(begin).Seconds())
+	}
+	a.finish(in, v)
+	return nil
+}
+
+// heldBack says why an input must not be applied; empty: it may. An answer without any Gateway, or without any word on
+// which nodes there are, would take down working tunnels, and it is what an empty folder or a broken cache looks like.
+func heldBack(in source.Input) string {
+	if in.Emptied || !in.State.Config.EnableTunnel {
+		return "" // said in so many words
+	}
+	if len(in.State.Gateways) == 0 {
+		return "it has no Gateway; whatever Raven set up before stays"
+	}
+	named := slices.ContainsFunc(in.State.Gateways, func(g *v1beta1.Gateway) bool { return len(g.Status.Nodes) > 0 })
+	if len(in.State.Nodes) == 0 && !named {
+		return "it has neither Nodes nor Gateways whose status names nodes; whatever Raven set up before stays"
+	}
+	return ""
+}
+
+// apply runs the steps. It reports whether it came to the end, rather than being cancelled.
+func (a *Agent) apply(ctx context.Context, plan *topology.Plan, why string) (host datapath.Host, whole bool) {
+	failed := map[string]string{}
+	for _, s := range a.steps(plan, a.driver) {
+		if ctx.Err() != nil {
+			return host, false
+		}
+		changes, err := s.apply(ctx, plan, &host)
+		a.heart.Beat(time.Now())
+		if ctx.Err() != nil {
+			return host, false
+		}
+		if a.Metrics != nil {
+			a.Metrics.Ran(s.name, changes, err)
+		}
+		if changes > 0 {
+			a.Log.Info("applied", "part", s.name, "changes", changes, "because", why)
+		}
+		if err != nil {
+			failed[s.name] = oneLine(err)
+			if s.needed {
+				break
+			}
+		}
+	}
+	a.failed = failed
+	problems := []topology.Problem{}
+	for _, part := range slices.Sorted(maps.Keys(failed)) {
+		problems = append(problems, topology.Problem{Object: "Applier/" + part, Reason: "ApplyFailed", Message: failed[part]})
+	}
+	a.problemsNow["appliers"] = problems
+	return host, true
+}
+
+// oneLine writes joined errors on one line.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// finish shows the outcome: view, log, snapshot and published status.
+func (a *Agent) finish(in source.Input, v *view.View) {
+	v.Failed = maps.Clone(a.failed) // readers of the view run beside the loop
+	for _, from := range slices.Sorted(maps.Keys(a.problemsNow)) {
+		v.Problems = append(v.Problems, a.problemsNow[from]...)
+	}
+	sortProblems(v.Problems)
+	a.problems.Set(v.Problems)
+	a.latest.Store(v)
+	if in.Synced && v.Held == "" && a.snapshots != nil {
+		a.snapshots.offer(in)
+	}
+	a.publish(in, v)
+}
+
+// readPeers refreshes the tunnels' figures in the view.
+func (a *Agent) readPeers(ctx context.Context) {
+	if a.driver == nil || a.plan == nil {
+		return
+	}
+	v := *a.View()
+	v.Peers = a.peers(ctx)
+	v.Failed = maps.Clone(a.failed)
+	a.latest.Store(&v)
+}
+
+// checkNodeIP compares --node-ip with what the cluster says.
+func (a *Agent) checkNodeIP(plan *topology.Plan) {
+	delete(a.problemsNow, "node-ip")
+	if !a.NodeIP.IsValid() || plan.Role == topology.RoleNone || a.NodeIP == plan.NodeIP4 || a.NodeIP == plan.NodeIP6 {
+		return
+	}
+	a.problemsNow["node-ip"] = []topology.Problem{{
+		Object: "Node/" + a.Node, Reason: "NodeIPDiffers",
+		Message: fmt.Sprintf("--node-ip is %s, and the cluster knows this node by %s; the cluster's word counts",
+			a.NodeIP, nodeIPs(plan)),
+	}}
+}

@@ -1,0 +1,79 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/ravencni/raven/pkg/agent/snapshot"
+	"github.com/ravencni/raven/pkg/agent/source"
+)
+
+// saver writes snapshots beside the loop: a slow disk must not delay a repair.
+type saver struct {
+	store *snapshot.Store
+	log   *slog.Logger
+	wake  chan struct{}
+
+	mu     sync.Mutex
+	latest *source.Input
+	saved  time.Time
+}
+
+func newSaver(store *snapshot.Store, log *slog.Logger) *saver {
+	return &saver{store: store, log: log, wake: make(chan struct{}, 1), saved: store.Saved()}
+}
+
+// offer names the input to keep.
+func (s *saver) offer(in source.Input) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.latest = &in
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run saves until ctx is done; what was offered before that is saved still.
+func (s *saver) run(ctx context.Context) {
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			select {
+			case <-s.wake:
+			default:
+				return
+			}
+		case <-s.wake:
+		}
+		s.mu.Lock()
+		in := *s.latest
+		s.mu.Unlock()
+		written, err := s.store.Save(in, time.Now())
+		switch {
+		case err != nil && !failing:
+			s.log.Warn("the last good input cannot be kept on disk; a restart without the source would not know it", "error", err)
+		case err == nil && failing:
+			s.log.Info("the last good input is kept on disk again")
+		case written:
+			s.log.Debug("kept the input on disk")
+		}
+		failing = err != nil
+		s.mu.Lock()
+		s.saved = s.store.Saved()
+		s.mu.Unlock()
+	}
+}
+
+// age is the time in seconds since the snapshot changed last; negative without one.
+func (s *saver) age(now time.Time) float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.saved.IsZero() {
+		return -1
+	}
+	return now.Sub(s.saved).Seconds()
+}

@@ -1,0 +1,168 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ravencni/raven/pkg/agent/source"
+	"github.com/ravencni/raven/pkg/agent/view"
+	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
+	"github.com/ravencni/raven/pkg/topology"
+	"github.com/ravencni/raven/pkg/tunnel"
+)
+
+// maxPublished bounds the problems in a published status: an object of the API has to stay small, and whoever needs
+// all of them reads metrics or log.
+const maxPublished = 50
+
+func sortProblems(problems []topology.Problem) {
+	slices.SortStableFunc(problems, func(a, b topology.Problem) int {
+		return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Message, b.Message))
+	})
+}
+
+// nodeIPs lists the node's own addresses.
+func nodeIPs(plan *topology.Plan) []string {
+	var out []string
+	for _, a := range []netip.Addr{plan.NodeIP4, plan.NodeIP6} {
+		if a.IsValid() {
+			out = append(out, a.String())
+		}
+	}
+	return out
+}
+
+// datapathMode says how the node forwards after a pass.
+func (a *Agent) datapathMode(plan *topology.Plan) (v1beta1.DatapathMode, string) {
+	if plan.Role == topology.RoleNone {
+		return v1beta1.DatapathOff, "the node is in no region, or L3 is switched off"
+	}
+	if why, failed := a.failed[a.Accel.Name()]; failed && a.View().Datapath == "" {
+		return v1beta1.DatapathBaseline, why // the very first attempt failed
+	}
+	return a.Accel.Mode()
+}
+
+// listenPort is where the tunnel driver listens, or would if this node became its region's gateway.
+func listenPort(plan *topology.Plan, config topology.Config) int {
+	if plan.Tunnel != nil {
+		return plan.Tunnel.ListenPort
+	}
+	return config.TunnelPort
+}
+
+// publicKey is the node's key, for nodes of a region: any of them may be elected.
+func (a *Agent) publicKey(ctx context.Context, plan *topology.Plan) string {
+	if plan.Role == topology.RoleNone {
+		delete(a.problemsNow, "key")
+		return ""
+	}
+	key, err := a.driver.PublicKey(ctx)
+	if err != nil {
+		a.failed["key"] = oneLine(err)
+		a.problemsNow["key"] = []topology.Problem{{Object: "Node/" + a.Node, Reason: "NoKey", Message: oneLine(err)}}
+		return a.View().PublicKey
+	}
+	delete(a.problemsNow, "key")
+	return key
+}
+
+// peers reads the tunnels' state; what was known stays where that fails.
+func (a *Agent) peers(ctx context.Context) []tunnel.PeerStatus {
+	peers, err := a.driver.Status(ctx)
+	if err != nil {
+		a.failed["status"] = oneLine(err)
+		return a.View().Peers
+	}
+	delete(a.failed, "status")
+	return peers
+}
+
+// publish hands the node's TunnelEndpoint to the publisher.
+func (a *Agent) publish(in source.Input, v *view.View) {
+	if a.Publisher == nil || v.Plan == nil {
+		return
+	}
+	status := endpointStatus(v, a.published)
+	a.published = &status
+	listed := slices.ContainsFunc(in.State.Endpoints, func(e *v1beta1.TunnelEndpoint) bool { return e.Name == a.Node })
+	a.Publisher.Set(status, in.Synced && !listed)
+}
+
+// endpointStatus is the node's own word. The message about a peer keeps its text for as long as the peer's state stays,
+// since drivers put figures into it and the published status is no stream.
+func endpointStatus(v *view.View, last *v1beta1.TunnelEndpointStatus) v1beta1.TunnelEndpointStatus {
+	s := v1beta1.TunnelEndpointStatus{
+		Gateway: v.Plan.Region, Addresses: nodeIPs(v.Plan), UnderlayMTU: v.Host.Underlay.MTU,
+		Datapath: v.Datapath, DatapathReason: v.DatapathReason,
+	}
+	if v.PublicKey != "" {
+		s.Tunnels = []v1beta1.TunnelPort{{Driver: v.Driver, Port: v.ListenPort, PublicKey: v.PublicKey}}
+	}
+	known := map[string]v1beta1.PeerHealth{}
+	if last != nil {
+		for _, p := range last.Peers {
+			known[p.NodeName] = p
+		}
+	}
+	dialsUs := map[string]bool{}
+	if v.Plan.Tunnel != nil {
+		for _, p := range v.Plan.Tunnel.Peers {
+			dialsUs[p.Node] = !p.Endpoint.IsValid()
+		}
+	}
+	for _, p := range v.Peers {
+		health := v1beta1.PeerHealth{NodeName: p.Node, State: string(p.State), Message: p.Message}
+		if old, ok := known[p.Node]; ok && old.State == health.State {
+			health.Message = old.Message
+		}
+		s.Peers = append(s.Peers, health)
+		if dialsUs[p.Node] && p.Endpoint.IsValid() {
+			s.ObservedAddresses = append(s.ObservedAddresses,
+				v1beta1.ObservedAddress{NodeName: p.Node, Address: p.Endpoint.String()})
+		}
+	}
+	for i, p := range v.Problems {
+		if i == maxPublished {
+			s.Problems = append(s.Problems, v1beta1.Problem{
+				Object: "Node", Reason: "MoreProblems",
+				Message: fmt.Sprintf("and %d more; see the agent's log or its metric raven_problem", len(v.Problems)-i),
+			})
+			break
+		}
+		s.Problems = append(s.Problems, v1beta1.Problem{Object: p.Object, Reason: p.Reason, Message: p.Message})
+	}
+	return s
+}
+
+// measureUnderlay reads the MTU of the device that holds the node's addresses; 0: not known, for the planner to assume.
+func (a *Agent) measureUnderlay(state topology.State) int {
+	var addrs []netip.Addr
+	for _, n := range state.Nodes {
+		if n.Name != a.Node {
+			continue
+		}
+		for _, address := range n.Status.Addresses {
+			if ip, err := netip.ParseAddr(strings.TrimSpace(address.Address)); address.Type == corev1.NodeInternalIP && err == nil {
+				addrs = append(addrs, ip.Unmap())
+			}
+		}
+	}
+	if len(addrs) == 0 && a.NodeIP.IsValid() {
+		addrs = append(addrs, a.NodeIP)
+	}
+	if len(addrs) == 0 {
+		return a.underlayMTU
+	}
+	// The host step reports an address that no device holds; here the last known figure is better than none.
+	if mtu, err := a.UnderlayMTU(addrs...); err == nil {
+		a.underlayMTU = mtu
+	}
+	return a.underlayMTU
+}

@@ -1,0 +1,45 @@
+// Package view is what the agent knows about its node after a pass: metrics, health and the published status all read
+// this one value, so that they cannot disagree.
+package view
+
+import (
+	"time"
+
+	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
+	"github.com/ravencni/raven/pkg/datapath"
+	"github.com/ravencni/raven/pkg/topology"
+	"github.com/ravencni/raven/pkg/tunnel"
+)
+
+// View is never written after it was handed out.
+type View struct {
+	// Synced and Waiting are the source's own words.
+	Synced  bool
+	Waiting string
+	// FromSnapshot is true where the applied input is the one that the last run left on disk.
+	FromSnapshot bool
+	// Held says why the input is not applied, such as an answer without any Gateway; empty: it is applied.
+	Held string
+	// Objects are the sizes of the input.
+	Gateways, Nodes, Endpoints int
+
+	// Plan is the last one that a pass applied; nil before the first pass.
+	Plan *topology.Plan
+	Host datapath.Host
+	// Driver in use; empty before the first pass.
+	Driver    string
+	PublicKey string
+	Peers     []tunnel.PeerStatus
+	// ListenPort is where the tunnel driver listens, or would on a node that is not the gateway now.
+	ListenPort int
+
+	Datapath       v1beta1.DatapathMode
+	DatapathReason string
+
+	// Problems are those of source, planner and appliers, sorted.
+	Problems []topology.Problem
+	// Passed is when the last whole pass ended; zero: there was none.
+	Passed time.Time
+	// Failed names what did not work in the last pass, by applier.
+	Failed map[string]string
+}
