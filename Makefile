@@ -39,9 +39,10 @@ verify-generated: ## Fail where a committed generated file is stale
 	@hack/verify-generated.sh
 
 .PHONY: lint
-lint: ## Check format, vet, staticcheck and the rules of the house
+lint: ## Check format, go.mod, vet, staticcheck and the rules of the house
 	@unformatted=$$(git ls-files -z --cached --others --exclude-standard --deduplicate -- '*.go' | xargs -0 gofmt -s -l); \
 	[[ -z $$unformatted ]] || { echo "not formatted (gofmt -s -w):" $$unformatted >&2; exit 1; }
+	go mod tidy -diff
 	go vet ./...
 	go tool staticcheck ./...
 	@hack/house-rules.sh
@@ -58,6 +59,8 @@ test-unit: ## Test the packages under pkg/ and cmd/; parts that need the kernel 
 test-bpf: ## Run every BPF program over its table of packets (root)
 	$(as_root)
 	@hack/install-deps.sh test
+	@costs=$$(go test -count=1 -v -run '^TestCostOfEachProgramPerPacket$$' ./bpf) || { echo "$$costs"; exit 1; }; \
+	grep -o 'raven_.*ns per packet.*' <<<"$$costs"
 	go test -race -count=1 $(TESTFLAGS) ./bpf/...
 
 .PHONY: test-lab
