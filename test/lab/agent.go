@@ -197,14 +197,43 @@ func (l *Lab) AwaitReady(ctx context.Context, nodes ...string) error {
 				return Final(fmt.Errorf("it ended: %v; its log ends with:\n%s", a.process.Wait(), a.LogTail(15)))
 			default:
 			}
-			_, err := a.Get(ctx, "http://127.0.0.1:10275/readyz")
-			return err
+			if _, err := a.Get(ctx, "http://127.0.0.1:10275/readyz"); err != nil {
+				return err
+			}
+			return l.tunnelsUp(ctx, node)
 		})
 		if e != nil {
 			err = errors.Join(err, fmt.Errorf("%w\nlog of %s:\n%s", e, node, a.LogTail(15)))
 		}
 	}
 	return err
+}
+
+// tunnelsUp: a gateway holds a tunnel to every region that it can dial or that dials it, and each has had a handshake.
+func (l *Lab) tunnelsUp(ctx context.Context, node string) error {
+	want := 0
+	for i := range l.Spec.Regions {
+		own := &l.Spec.Regions[i]
+		if own.Gateway().Name != node {
+			continue
+		}
+		for j := range l.Spec.Regions {
+			if i != j && (own.Exposed() || l.Spec.Regions[j].Exposed()) {
+				want++
+			}
+		}
+	}
+	if want == 0 {
+		return nil
+	}
+	m, err := l.Metrics(ctx, node)
+	if err != nil {
+		return err
+	}
+	if up := m.Sum("raven_tunnel_peer_state", "state", "up"); up != float64(want) {
+		return fmt.Errorf("%g of %d tunnels are up", up, want)
+	}
+	return nil
 }
 
 // Stop kills the agent with SIGKILL, as an out-of-memory killer does.

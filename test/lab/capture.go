@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -14,13 +14,15 @@ import (
 
 // Capture collects the IP packets that pass a device in either direction, as tcpdump would show them.
 type Capture struct {
-	where   string
-	file    *os.File
-	done    chan struct{}
-	mu      sync.Mutex
-	packets []Packet
-	changed chan struct{} // closed and replaced whenever a packet arrives
-	err     error
+	where string
+	file  *os.File
+	done  chan struct{}
+	// stopping is set before the socket is closed, and makes errors of the reader its end.
+	stopping atomic.Bool
+	mu       sync.Mutex
+	packets  []Packet
+	changed  chan struct{} // closed and replaced whenever a packet arrives
+	err      error
 }
 
 // Capture begins to collect at a device of the host. Stop ends it.
@@ -73,10 +75,10 @@ func (c *Capture) read() {
 			n, from, recvErr = unix.Recvfrom(int(fd), buf, 0)
 			return !errors.Is(recvErr, unix.EAGAIN)
 		})
-		if errors.Is(err, fs.ErrClosed) || errors.Is(err, os.ErrClosed) {
+		if err = errors.Join(err, recvErr); err != nil && c.stopping.Load() {
 			return
 		}
-		if err = errors.Join(err, recvErr); err != nil {
+		if err != nil {
 			c.fail(err)
 			return
 		}
@@ -127,6 +129,7 @@ func (c *Capture) Await(ctx context.Context, what string, match func(Packet) boo
 // Stop ends the capture and returns what it collected. An error says that packets are missing.
 func (c *Capture) Stop() ([]Packet, error) {
 	lost, err := c.lost()
+	c.stopping.Store(true)
 	err = errors.Join(err, c.file.Close())
 	<-c.done
 	c.mu.Lock()
