@@ -167,8 +167,8 @@ func TestTwoGatewaysPingOverVXLANAndTenMoreAppliesWriteNothing(t *testing.T) {
 			for h, podOfPeer := range map[*host][2]string{a: {"10.2.0.1", "fd00:2::1"}, b: {"10.1.0.1", "fd00:1::1"}} {
 				peer := map[*host]string{a: c.nodeB, b: c.nodeA}[h]
 				own := map[*host][2]string{a: {"10.1.0.1/32", "fd00:1::1/128"}, b: {"10.2.0.1/32", "fd00:2::1/128"}}[h]
-				h.run("ip addr add " + own[0] + " dev lo")
-				h.run("ip addr add " + own[1] + " dev lo")
+				h.run("ip addr add " + own[0] + " dev lo nodad")
+				h.run("ip addr add " + own[1] + " dev lo nodad")
 				ll := topology.LinkLocalFromMAC(topology.VTEPMAC(netip.MustParseAddr(peer))).String()
 				h.run("ip -6 route add " + podOfPeer[1] + " via " + ll + " dev " + DefaultDevice + " src " + strings.TrimSuffix(own[1], "/128"))
 				if name == "IPv4" {

@@ -41,36 +41,43 @@ func queueLength(l netlink.Link) int {
 func (d *Driver) ensureDevice(ctx context.Context) (l netlink.Link, changes int, err error) {
 	name := d.opts.Device
 	l, err = link.Find(name)
+	if err == nil && l != nil && l.Type() == userspaceDevice {
+		l, err = d.awaitProcess(ctx)
+	}
 	if err != nil {
 		return nil, 0, err
 	}
 	if l == nil {
-		if l, changes, err = d.makeDevice(ctx); err != nil {
-			return nil, changes, err
-		}
+		return d.makeDevice(ctx)
 	}
-	switch l.Type() {
-	case kernelDevice:
-		return l, changes, nil
-	case userspaceDevice:
-		return l, changes, d.awaitProcess(ctx)
-	default:
-		return nil, changes, fmt.Errorf("device %s is of type %s and not one that Raven made: rename or delete it", name, l.Type())
+	if l.Type() != kernelDevice && l.Type() != userspaceDevice {
+		return nil, 0, fmt.Errorf("device %s is of type %s and not one that Raven made: rename or delete it", name, l.Type())
 	}
+	return l, 0, nil
 }
 
-// awaitProcess waits until the process behind an existing userspace device answers. One that does not is left alone,
-// since it may still carry traffic.
-func (d *Driver) awaitProcess(ctx context.Context) error {
-	err := errNoProcess
-	if waitErr := await(ctx, answerTimeout, func() bool {
-		err = answers(ctx, d.opts.Device)
-		return !errors.Is(err, errNoProcess) // it may just be starting
-	}); waitErr == nil && err == nil {
-		return nil
+// awaitProcess waits until the process behind an existing userspace device answers, and returns nil where the device
+// vanishes meanwhile because its process was just ending. A device whose process stays silent is left alone.
+func (d *Driver) awaitProcess(ctx context.Context) (l netlink.Link, err error) {
+	name := d.opts.Device
+	var silence error
+	var vanished bool
+	waitErr := await(ctx, answerTimeout, func() bool {
+		if silence = answers(ctx, name); !errors.Is(silence, errNoProcess) {
+			return true
+		}
+		l, err = link.Find(name) // the process is starting or ending
+		vanished = err == nil && l == nil
+		return err != nil || vanished
+	})
+	switch {
+	case err != nil || vanished:
+		return nil, err
+	case waitErr == nil && silence == nil:
+		return link.Find(name)
 	}
-	return fmt.Errorf("device %s exists, but: %w; the device is left alone, since it may carry traffic: "+
-		"delete it (ip link delete %s) to have it made again", d.opts.Device, err, d.opts.Device)
+	return nil, fmt.Errorf("device %s exists, but: %w; the device is left alone, since it may carry traffic: "+
+		"delete it (ip link delete %s) to have it made again", name, silence, name)
 }
 
 // makeDevice makes the kernel's device, and where the kernel has none starts the process of the userspace one.
@@ -171,7 +178,7 @@ func (d *Driver) remove(ctx context.Context) (changes int, err error) {
 	if err := removeAll(filepath.Join(d.opts.StateDir, processFile), filepath.Join(d.opts.StateDir, endpointsFile)); err != nil {
 		return changes, err
 	}
-	d.written = nil
+	d.memory = nil
 	return changes, nil
 }
 

@@ -16,6 +16,8 @@ const rejectAfterTime = 180 * time.Second
 // diff is what must be written to bring a device to plan.
 type diff struct {
 	config wgtypes.Config
+	// quiet, written after config, ends the keepalives that config started for the sake of the first one.
+	quiet wgtypes.Config
 	// changes counts the objects that config touches: the device itself, and each peer.
 	changes int
 	// names of the peers in config, for errors.
@@ -31,7 +33,7 @@ func (d diff) empty() bool { return d.changes == 0 }
 // prefixes first; a failover leaves no moment without a peer. A prefix that nobody is to have any more is moved to the
 // scratch peer, which then goes: removing it by replacing its peer's list would leave the peer's other prefixes
 // homeless meanwhile.
-func compare(have *wgtypes.Device, key wgtypes.Key, port int, want []peer, written endpoints, scratch wgtypes.Key, now time.Time) diff {
+func compare(have *wgtypes.Device, key wgtypes.Key, port int, want []peer, memory endpoints, scratch wgtypes.Key, now time.Time) diff {
 	d := diff{names: map[wgtypes.Key]string{scratch: "the scratch peer"}}
 	if have.PrivateKey != key {
 		d.config.PrivateKey = &key
@@ -59,9 +61,17 @@ func compare(have *wgtypes.Device, key wgtypes.Key, port int, want []peer, writt
 	touched := map[wgtypes.Key]bool{}
 	for _, p := range want {
 		d.names[p.key] = p.String()
-		if config, needed := comparePeer(old[p.key], p, written, now); needed {
-			d.config.Peers = append(d.config.Peers, config)
+		if config, needed := comparePeer(old[p.key], p, memory, now); needed {
 			touched[p.key] = true
+			if old[p.key] == nil && config.Endpoint != nil && p.keepalive == 0 {
+				// Shake hands now and not with the first packet: after a restart of this device the peer still holds the
+				// old session and would send into the void for a while. Switching keepalives on sends one at once.
+				config.PersistentKeepaliveInterval = new(time.Second)
+				d.quiet.Peers = append(d.quiet.Peers, wgtypes.PeerConfig{
+					PublicKey: p.key, UpdateOnly: true, PersistentKeepaliveInterval: new(time.Duration),
+				})
+			}
+			d.config.Peers = append(d.config.Peers, config)
 		}
 	}
 	var surplus []net.IPNet
@@ -91,14 +101,14 @@ func compare(have *wgtypes.Device, key wgtypes.Key, port int, want []peer, writt
 }
 
 // comparePeer returns what must be written to bring one peer to plan; have is nil where the device does not know it.
-func comparePeer(have *wgtypes.Peer, want peer, written endpoints, now time.Time) (config wgtypes.PeerConfig, needed bool) {
+func comparePeer(have *wgtypes.Peer, want peer, memory endpoints, now time.Time) (config wgtypes.PeerConfig, needed bool) {
 	config.PublicKey = want.key
 	if have == nil {
 		needed = true
 		have = &wgtypes.Peer{}
 	}
-	if dialAgain(have, want, written, now) {
-		config.Endpoint = net.UDPAddrFromAddrPort(want.endpoint)
+	if endpoint := endpointToWrite(have, want, memory.of(want.key), now); endpoint.IsValid() {
+		config.Endpoint = net.UDPAddrFromAddrPort(endpoint)
 		needed = true
 	}
 	if have.PersistentKeepaliveInterval != want.keepalive {
@@ -118,24 +128,28 @@ func comparePeer(have *wgtypes.Peer, want peer, written endpoints, now time.Time
 	return config, needed
 }
 
-// dialAgain tells whether the planned endpoint must be written. The endpoint that the device shows is the one the
-// peer's last authentic packet came from, and may differ from the planned one with good reason (another uplink, a NAT):
-// it is overruled only where the plan has changed since the last write, or where it has led to no handshake for as long
-// as a session lives.
-func dialAgain(have *wgtypes.Peer, want peer, written endpoints, now time.Time) bool {
-	if !want.endpoint.IsValid() {
-		return false // the peer dials us, and whatever the device has learned is right
+// endpointToWrite returns the endpoint to write to a peer, invalid where it should keep what it has. The endpoint that
+// the device shows is the one the peer's last authentic packet came from, and may differ from the planned one with good
+// reason (another uplink, a NAT): the plan overrules it only where it has changed since the last write, or where the
+// device has had no handshake for as long as a session lives.
+func endpointToWrite(have *wgtypes.Peer, want peer, last *memory, now time.Time) (none netip.AddrPort) {
+	switch {
+	case !want.endpoint.IsValid() && have.Endpoint == nil && last != nil:
+		// The peer dials us, and has done so before this device was made anew: its NAT may still let us in, which is
+		// faster than waiting for the peer to notice.
+		return last.Learned
+	case !want.endpoint.IsValid():
+		return none // whatever the device has learned is right
+	case have.Endpoint == nil:
+		return want.endpoint
+	case unmapped(have.Endpoint.AddrPort()) == want.endpoint:
+		return none
+	case last != nil && last.Planned != want.endpoint:
+		return want.endpoint
+	case now.Sub(have.LastHandshakeTime) > rejectAfterTime:
+		return want.endpoint
 	}
-	if have.Endpoint == nil {
-		return true
-	}
-	if unmapped(have.Endpoint.AddrPort()) == want.endpoint {
-		return false
-	}
-	if last, known := written[want.key.String()]; known && last != want.endpoint {
-		return true
-	}
-	return now.Sub(have.LastHandshakeTime) > rejectAfterTime
+	return none
 }
 
 func prefixOf(n net.IPNet) netip.Prefix {

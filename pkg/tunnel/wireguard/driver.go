@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -49,8 +50,8 @@ type Driver struct {
 	opts    Options
 	log     *slog.Logger
 	scratch wgtypes.Key
-	// written remembers the planned endpoints; nil until it is read from disk.
-	written endpoints
+	// memory of endpoints; nil until it is read from disk.
+	memory endpoints
 	// wanted and refused are the peers of the last Apply, for Status.
 	wanted  []peer
 	refused []refusal
@@ -123,15 +124,16 @@ func (d *Driver) Apply(ctx context.Context, plan *topology.Plan) (tunnel.Result,
 	}
 	result.Device = tunnel.Device{Name: l.Attrs().Name, Index: l.Attrs().Index, MTU: plan.Tunnel.MTU}
 
-	n, err = d.configure(key, plan.Tunnel.ListenPort)
-	result.Changes += n
-	errs = append(errs, err)
-
+	// The link first: a device that is down sends no handshake when it gets its peers.
 	n, err = link.Apply(l, link.Want{
 		MTU:        plan.Tunnel.MTU,
 		TxQueueLen: queueLength(l),
 		Addresses:  link.NodeAddresses(plan),
 	})
+	result.Changes += n
+	errs = append(errs, err)
+
+	n, err = d.configure(key, plan.Tunnel.ListenPort)
 	result.Changes += n
 	return result, errors.Join(append(errs, err)...)
 }
@@ -147,8 +149,8 @@ func (d *Driver) configure(key wgtypes.Key, port int) (changes int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("read the configuration of %s: %w", d.opts.Device, err)
 	}
-	if d.written == nil {
-		d.written = loadEndpoints(d.opts.StateDir, d.log)
+	if d.memory == nil {
+		d.memory = loadEndpoints(d.opts.StateDir, d.log)
 	}
 	var errs []error
 	if have.ListenPort != port {
@@ -157,28 +159,39 @@ func (d *Driver) configure(key wgtypes.Key, port int) (changes int, err error) {
 			port = have.ListenPort
 		}
 	}
-	delta := compare(have, key, port, d.wanted, d.written, d.scratch, time.Now())
+	delta := compare(have, key, port, d.wanted, d.memory, d.scratch, time.Now())
 	if !delta.empty() {
 		if err := d.write(client, delta); err != nil {
 			return delta.changes, errors.Join(append(errs, err)...)
 		}
 	}
-	d.written, err = d.written.remember(d.opts.StateDir, d.wanted)
-	return delta.changes, errors.Join(append(errs, err)...)
+	if next := d.memory.next(have, d.wanted); !maps.Equal(next, d.memory) {
+		if err := next.save(d.opts.StateDir); err != nil {
+			return delta.changes, errors.Join(append(errs, err)...)
+		}
+		d.memory = next
+	}
+	return delta.changes, errors.Join(errs...)
 }
 
 // write applies delta in one go, and where that fails item by item, so that the one at fault is named and alone pays.
 func (d *Driver) write(client *wgctrl.Client, delta diff) error {
-	err := client.ConfigureDevice(d.opts.Device, delta.config)
-	if err == nil {
-		return nil
-	}
 	var errs []error
-	for _, step := range steps(delta.config) {
+	for _, config := range []wgtypes.Config{delta.config, delta.quiet} {
+		if len(steps(config)) > 0 && client.ConfigureDevice(d.opts.Device, config) != nil {
+			errs = append(errs, d.writeEach(client, config, delta.names))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (d *Driver) writeEach(client *wgctrl.Client, config wgtypes.Config, names map[wgtypes.Key]string) error {
+	var errs []error
+	for _, step := range steps(config) {
 		if err := client.ConfigureDevice(d.opts.Device, step); err != nil {
 			what := "key and port"
 			if len(step.Peers) > 0 {
-				what = "peer " + delta.names[step.Peers[0].PublicKey]
+				what = "peer " + names[step.Peers[0].PublicKey]
 			}
 			errs = append(errs, fmt.Errorf("configure %s of %s: %w", what, d.opts.Device, err))
 		}

@@ -229,11 +229,7 @@ func (h *host) pod(addr string) {
 // echo answers UDP datagrams on addr until the test ends.
 func (h *host) echo(addr string) {
 	h.t.Helper()
-	var pc net.PacketConn
-	h.do(func() (err error) {
-		pc, err = net.ListenPacket("udp", addr)
-		return err
-	})
+	pc := h.listen(addr)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		buf := make([]byte, 2048)
@@ -251,6 +247,15 @@ func (h *host) echo(addr string) {
 		pc.Close()
 		wg.Wait()
 	})
+}
+
+func (h *host) listen(addr string) (pc net.PacketConn) {
+	h.t.Helper()
+	h.do(func() (err error) {
+		pc, err = net.ListenPacket("udp", addr)
+		return err
+	})
+	return pc
 }
 
 // awaitEcho sends datagrams from one address to another until one comes back, for at most the given time.

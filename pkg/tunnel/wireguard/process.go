@@ -71,13 +71,17 @@ func startProcess(command []string, stateDir string) (*child, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the WireGuard process %q: %w", command, err)
 	}
-	id, idErr := identify(cmd.Process.Pid)
+	id, idErr := identify(cmd.Process.Pid) // before anybody can reap it
 	c := &child{process: id, ended: make(chan struct{})}
 	go func() {
 		defer close(c.ended)
 		c.err = cmd.Wait()
 	}()
-	if idErr == nil {
+	switch {
+	case errors.Is(idErr, os.ErrProcessDone):
+		<-c.ended // at once; the caller sees it
+		return c, nil
+	case idErr == nil:
 		idErr = id.record(stateDir)
 	}
 	if idErr != nil {

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/conn"
@@ -57,13 +57,9 @@ func RunDevice(ctx context.Context, opts DeviceOptions) error {
 	log.Info("userspace WireGuard device is ready", "pid", os.Getpid())
 
 	for {
-		socket, err := ipc.UAPIOpen(name)
+		listener, err := listen(name)
 		if err != nil {
-			return fmt.Errorf("open the control socket of %s: %w", name, err)
-		}
-		listener, err := ipc.UAPIListen(name, socket)
-		if err != nil {
-			return fmt.Errorf("listen on the control socket of %s: %w", name, err)
+			return err
 		}
 		err = serve(ctx, dev, listener)
 		switch {
@@ -73,11 +69,29 @@ func RunDevice(ctx context.Context, opts DeviceOptions) error {
 		case err == nil:
 			log.Info("the device was deleted")
 			return nil
-		case !errors.Is(err, fs.ErrNotExist):
-			return fmt.Errorf("serve the control socket of %s: %w", name, err)
 		}
-		log.Warn("the control socket was deleted and is made again")
+		// The listener fails when somebody deletes or changes its socket, which is no reason to drop the tunnels.
+		log.Warn("the control socket was lost and is made again", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(relistenPause):
+		}
 	}
+}
+
+// relistenPause keeps a socket that fails again and again from taking a whole processor.
+const relistenPause = 100 * time.Millisecond
+
+func listen(name string) (net.Listener, error) {
+	socket, err := ipc.UAPIOpen(name)
+	if err != nil {
+		return nil, fmt.Errorf("open the control socket of %s: %w", name, err)
+	}
+	listener, err := ipc.UAPIListen(name, socket)
+	if err = errors.Join(err, socket.Close()); err != nil { // the listener has a copy
+		return nil, fmt.Errorf("listen on the control socket of %s: %w", name, err)
+	}
+	return listener, nil
 }
 
 // serve answers on listener until ctx ends or the device is closed (nil), or the listener fails. It returns when all
