@@ -2,6 +2,7 @@ package netns
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -47,6 +48,21 @@ func New(t *testing.T) *Namespace {
 func (n *Namespace) Do(t *testing.T, f func()) {
 	t.Helper()
 	inside(t, Current(t), func() error { return unix.Setns(n.fd, unix.CLONE_NEWNET) }, f)
+}
+
+// Go runs f in the namespace on a thread of its own, beside the test's, and delivers its error. Only the network is the
+// namespace's: mounts are those of the process, so f keeps to sockets.
+func (n *Namespace) Go(f func() error) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with f
+		if err := unix.Setns(n.fd, unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("enter a network namespace: %w", err)
+			return
+		}
+		done <- f()
+	}()
+	return done
 }
 
 // inside enters a namespace, runs f and returns to home even where f ends the test.

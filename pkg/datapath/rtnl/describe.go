@@ -14,7 +14,7 @@ func Describe(r Request) string {
 			return fmt.Sprintf("%s route %s table %d", verb(r.Type == unix.RTM_DELROUTE), route.Prefix, table)
 		}
 	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
-		if rule, ok := parseRule(r.Payload); ok {
+		if rule, ok := ParseRule(r.Payload); ok {
 			iif := ""
 			if rule.Incoming != "" {
 				iif = " iif " + rule.Incoming

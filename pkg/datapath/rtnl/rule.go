@@ -43,7 +43,7 @@ func (c *Conn) Rules(family uint8) ([]RawRule, error) {
 	}
 	rules := make([]RawRule, 0, len(payloads))
 	for _, p := range payloads {
-		if r, ok := parseRule(p); ok && r.Family == family {
+		if r, ok := ParseRule(p); ok && r.Family == family {
 			rules = append(rules, RawRule{Rule: r, Payload: p})
 		}
 	}
@@ -63,12 +63,13 @@ func (r Rule) Payload() []byte {
 	return b
 }
 
-func parseRule(p []byte) (Rule, bool) {
+// ParseRule reads the payload of a rule message; ok is false where it is cut short.
+func ParseRule(p []byte) (r Rule, ok bool) {
 	if len(p) < ruleHeaderBytes {
 		return Rule{}, false
 	}
 	flags := native.Uint32(p[8:])
-	r := Rule{
+	r = Rule{
 		Family: p[0], Table: uint32(p[4]),
 		Other: p[1] != 0 || p[2] != 0 || p[3] != 0 || p[7] != ruleActionTable || flags&^ruleFlagDetached != 0,
 	}
