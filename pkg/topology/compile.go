@@ -43,6 +43,9 @@ type projection struct {
 	ways []way
 	// thrown are the addresses that this node reaches by its main table.
 	thrown map[netip.Addr]struct{}
+	// kept are own pod prefixes that are left out of L3: what covers one of them must not stand in Raven's tables here,
+	// or the node would lose its own pods.
+	kept []netip.Prefix
 }
 
 // way says how another region is reached.
@@ -95,6 +98,11 @@ func (p *projection) findWays() {
 // whether other regions can answer or not.
 func (p *projection) fillLocalPrefixes() {
 	local := slices.Clone(p.self.pods)
+	for _, pod := range local {
+		if !slices.Contains(p.self.routed, pod) {
+			p.kept = append(p.kept, pod)
+		}
+	}
 	for _, e := range p.self.extras {
 		if slices.Contains(p.self.routed, e) {
 			local = append(local, e)
@@ -113,7 +121,7 @@ func (p *projection) fillOverlay() {
 		return
 	}
 	o := &Overlay{
-		MTU:      p.floorMTU(hop{p.self.mtu, p.self}.less(vxlanCost(p.self.underlay.Is6())), minMTU6),
+		MTU:      p.deviceMTU(hop{p.self.mtu, p.self}.less(vxlanCost(p.self.underlay.Is6()))),
 		MAC:      VTEPMAC(p.self.underlay),
 		Underlay: p.self.underlay,
 	}

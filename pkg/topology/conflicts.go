@@ -2,12 +2,7 @@ package topology
 
 import (
 	"net/netip"
-	"slices"
 )
-
-// maxNamed bounds how many claimants of each side a Conflict names: a prefix that covers everyone's is one mistake, and
-// naming ten thousand victims helps nobody to find it.
-const maxNamed = 16
 
 // resolve decides which claims are routed, and fills every node's routed list.
 //
@@ -84,13 +79,6 @@ func (f *forest) putOut(g *group, c class, others []claim, relation func(a, b *c
 			claims[i].out = true
 			g.name(r)
 		}
-	}
-}
-
-// name remembers a rival for the report.
-func (g *group) name(r *claim) {
-	if len(g.conflict) < maxNamed && !slices.Contains(g.conflict, r) {
-		g.conflict = append(g.conflict, r)
 	}
 }
 
@@ -174,64 +162,6 @@ func (m *model) settleExtras(f *forest) {
 	})
 }
 
-// reportConflicts makes a Conflict of each group with rivals and a Problem of each claim that lost.
-func (m *model) reportConflicts(f *forest) {
-	for i := range f.groups {
-		g := &f.groups[i]
-		if len(g.conflict) == 0 {
-			continue
-		}
-		objects := make([]string, 0, 4)
-		named := 0
-		for k := g.bounds[classPod]; k < g.bounds[classes]; k++ {
-			c := &f.claims[k]
-			if !c.out {
-				continue
-			}
-			m.reportClaim(g, c)
-			if named++; named <= maxNamed {
-				objects = c.objects(objects)
-			}
-		}
-		for _, r := range g.conflict {
-			objects = r.objects(objects)
-		}
-		slices.Sort(objects)
-		m.conflicts = append(m.conflicts, Conflict{Prefix: g.prefix, Objects: slices.Compact(objects)})
-	}
-}
-
-// objects appends the names of those who make the claim.
-func (c *claim) objects(out []string) []string {
-	if c.node == nil {
-		return append(out, serviceObject)
-	}
-	return append(out, nodeObject(c.node.name), gatewayObject(c.node.region.name))
-}
-
-func (m *model) reportClaim(g *group, c *claim) {
-	other := g.conflict[0]
-	if other == c && len(g.conflict) > 1 {
-		other = g.conflict[1]
-	}
-	rivalName := "a service range of the cluster"
-	if other.node != nil {
-		rivalName = "Node " + other.node.name + " of region " + other.node.region.name
-	}
-	switch c.class {
-	case classAddress:
-		m.problems.add(nodeObject(c.node.name), ReasonAddressConflict,
-			"address %s is left out of L3 everywhere: %s belongs to %s; reach the node by name through the proxy, or give one of them another address",
-			c.prefix.Addr(), other.prefix, rivalName)
-	case classExtra:
-		m.problems.add(gatewayObject(c.node.region.name), ReasonSubnetConflict,
-			"extra source prefix %s is left out of L3 everywhere: %s belongs to %s; correct the annotation", c.prefix, other.prefix, rivalName)
-	default:
-		m.problems.add(nodeObject(c.node.name), ReasonSubnetConflict,
-			"pod prefix %s is left out of L3 everywhere: %s belongs to %s; give the node another one", c.prefix, other.prefix, rivalName)
-	}
-}
-
 // fillRouted hands each node the prefixes that survived, in order, all out of one allocation.
 func (m *model) fillRouted(f *forest) {
 	total := 0
@@ -247,6 +177,7 @@ func (m *model) fillRouted(f *forest) {
 		if !c.routed() {
 			continue
 		}
+		m.ipv6 = m.ipv6 || c.prefix.Addr().Is6()
 		if c.node.routed == nil {
 			n := c.node.routes
 			c.node.routed, slab = slab[:0:n], slab[n:]

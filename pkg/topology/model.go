@@ -22,6 +22,8 @@ type model struct {
 	nodes map[string]*node
 	// known holds the names of all Node objects.
 	known map[string]struct{}
+	// ipv6 is true where any IPv6 prefix is routed.
+	ipv6 bool
 	// hubs relay between regions that are both behind NAT, sorted by name.
 	hubs []*region
 }

@@ -91,6 +91,9 @@ func (m *model) tunnelHop(home, via, far *region) hop {
 	return way.least(hop{far.active.mtu, far.active}.less(vxlanCost(far.underlay6)))
 }
 
+// deviceMTU is what raven0 or the tunnel device of this hop gets.
+func (m *model) deviceMTU(h hop) int { return m.routeMTU(h, m.ipv6) }
+
 // routeMTU is what a route carries: at least what its address family needs, which costs fragments of the outer packet
 // where the underlay is narrower, and is reported.
 func (m *model) routeMTU(h hop, ip6 bool) int {
@@ -98,10 +101,6 @@ func (m *model) routeMTU(h hop, ip6 bool) int {
 	if ip6 {
 		floor = minMTU6
 	}
-	return m.floorMTU(h, floor)
-}
-
-func (m *model) floorMTU(h hop, floor int) int {
 	if h.mtu >= floor {
 		return h.mtu
 	}

@@ -31,7 +31,7 @@ func uniqueEndpoints(in []*v1beta1.TunnelEndpoint, p *problems) []*v1beta1.Tunne
 
 // unique returns the objects sorted by name, without nil ones. An API server never has two of one name, but a folder of
 // manifests may: the one whose JSON sorts first is kept then, so that the order of files does not matter.
-func unique[T named](in []T, object func(string) string, p *problems) []T {
+func unique[T named](in []T, object func(string) ref, p *problems) []T {
 	var none T
 	out := make([]T, 0, len(in))
 	for _, o := range in {

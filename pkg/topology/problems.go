@@ -11,8 +11,8 @@ type problems struct {
 	list []Problem
 }
 
-func (p *problems) add(object, reason, format string, args ...any) {
-	p.list = append(p.list, Problem{Object: object, Reason: reason, Message: fmt.Sprintf(format, args...)})
+func (p *problems) add(o ref, reason, format string, args ...any) {
+	p.list = append(p.list, Problem{Object: o.String(), Reason: reason, Message: fmt.Sprintf(format, args...)})
 }
 
 // sorted returns the problems in the Plan's order, each once.
@@ -23,11 +23,17 @@ func (p *problems) sorted() []Problem {
 	return slices.Compact(p.list)
 }
 
-func nodeObject(name string) string     { return "Node/" + name }
-func gatewayObject(name string) string  { return "Gateway/" + name }
-func endpointObject(name string) string { return "TunnelEndpoint/" + name }
+// ref names an object; the string is made only for the few that are reported.
+type ref struct{ kind, name string }
 
-const (
+func (r ref) String() string { return r.kind + "/" + r.name }
+
+func nodeObject(name string) ref     { return ref{"Node", name} }
+func gatewayObject(name string) ref  { return ref{"Gateway", name} }
+func endpointObject(name string) ref { return ref{"TunnelEndpoint", name} }
+
+var (
+	configObject = ref{"ConfigMap", "raven-agent-config"}
+	// serviceObject stands in Conflicts for the service ranges, which are no object.
 	serviceObject = "ServiceCIDR"
-	configObject  = "Config/raven"
 )

@@ -20,7 +20,7 @@ func (p *projection) fillPrefixes() {
 	}
 	if p.plan.Role == RoleGateway {
 		for _, n := range p.home.nodes {
-			if n != p.self && len(n.routed) > 0 {
+			if n != p.self {
 				p.fillMember(n)
 			}
 		}
@@ -86,7 +86,13 @@ func (p *projection) addRelay(w way, prefixes []netip.Prefix) {
 
 // fillMember adds, on a gateway, the prefixes of another node of the region.
 func (p *projection) fillMember(n *node) {
-	p.addNeighbour(n.routed, ScopeInRegion, "node/"+n.name, n, hop{maxMTU, n})
+	prefixes := n.routed
+	if len(p.kept) > 0 {
+		prefixes = slices.DeleteFunc(slices.Clone(prefixes), p.coversKept)
+	}
+	if len(prefixes) > 0 {
+		p.addNeighbour(prefixes, ScopeInRegion, "node/"+n.name, n, hop{maxMTU, n})
+	}
 }
 
 // addNeighbour adds prefixes that lead to another node of the region, over raven0 or, where this node is asked to and
@@ -149,10 +155,17 @@ func (p *projection) reachable(r *region) []netip.Prefix {
 					"address %s stays outside the tunnels on node %s, which must reach that very address without them", prefix.Addr(), p.self.name)
 				continue
 			}
-			out = append(out, prefix)
+			if !p.coversKept(prefix) {
+				out = append(out, prefix)
+			}
 		}
 	}
 	return out
+}
+
+// coversKept tells whether a route for the prefix would take the node's own pods away.
+func (p *projection) coversKept(prefix netip.Prefix) bool {
+	return slices.ContainsFunc(p.kept, func(own netip.Prefix) bool { return contains(prefix, own) })
 }
 
 func hasIPv6(prefixes []netip.Prefix) bool {

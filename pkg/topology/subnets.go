@@ -74,8 +74,11 @@ func (m *model) readExtras(r *region) []netip.Prefix {
 }
 
 // readPrefixes parses what it can and reports the rest; the result is sorted and has no duplicates.
-func (m *model) readPrefixes(object string, texts []string) []netip.Prefix {
-	var out []netip.Prefix
+func (m *model) readPrefixes(object ref, texts []string) []netip.Prefix {
+	if len(texts) == 0 {
+		return nil
+	}
+	out := make([]netip.Prefix, 0, len(texts))
 	for _, text := range texts {
 		p, err := ParsePrefix(text)
 		switch {
@@ -98,12 +101,16 @@ func (m *model) readPrefixes(object string, texts []string) []netip.Prefix {
 // checkFamilies reports pod prefixes of a family that the node itself has no address in: its kernel has no source
 // address for them and most likely no such stack.
 func (m *model) checkFamilies(n *node) {
-	for _, p := range slices.Concat(n.pods, n.extras) {
-		if !n.hasFamily(p) {
-			m.problems.add(nodeObject(n.name), ReasonPrefixFamilyMismatch,
-				"prefix %s is left out: the node has no InternalIP of its family; add one to the kubelet's --node-ip", p)
+	check := func(object ref, prefixes []netip.Prefix) {
+		for _, p := range prefixes {
+			if !n.hasFamily(p) {
+				m.problems.add(object, ReasonPrefixFamilyMismatch,
+					"prefix %s is left out: node %s has no InternalIP of its family; add one to the kubelet's --node-ip", p, n.name)
+			}
 		}
 	}
+	check(nodeObject(n.name), n.pods)
+	check(gatewayObject(n.region.name), n.extras)
 }
 
 func (n *node) hasFamily(p netip.Prefix) bool {
