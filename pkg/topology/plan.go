@@ -141,9 +141,10 @@ type NextHop struct {
 	Kind Kind
 	// Node is the neighbour (overlay, direct) or the peer's node (tunnel).
 	Node string
-	// Underlay is the neighbour's underlay address (overlay, direct).
+	// Underlay is the neighbour's underlay address (overlay, direct; tunnel with the plain driver, whose device carries
+	// Ethernet frames).
 	Underlay netip.Addr
-	// MAC is the neighbour's VTEP address (overlay).
+	// MAC is the neighbour's VTEP address (overlay; tunnel with the plain driver).
 	MAC net.HardwareAddr
 	// MTU in bytes of an IP packet that fits all the way; routes carry it.
 	MTU int

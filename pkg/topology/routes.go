@@ -56,7 +56,12 @@ func (p *projection) fillRegion(w way) {
 		p.add(prefixes, ScopeRemote, NextHop{ID: id, Kind: KindUnreachable})
 	default:
 		mtu := p.routeMTU(p.tunnelHop(p.home, w.via, w.far), hasIPv6(prefixes))
-		p.add(prefixes, ScopeRemote, NextHop{ID: id, Kind: KindTunnel, Node: w.via.active.name, MTU: mtu})
+		next := NextHop{ID: id, Kind: KindTunnel, Node: w.via.active.name, MTU: mtu}
+		if p.config.Driver == DriverPlain {
+			// Its device carries Ethernet frames, so the peer is a neighbour on it.
+			next.Underlay, next.MAC = w.via.active.underlay, VTEPMAC(w.via.active.underlay)
+		}
+		p.add(prefixes, ScopeRemote, next)
 		p.addRelay(w, prefixes)
 	}
 }
