@@ -20,9 +20,9 @@ needs() {
 			nft              nftables
 			iptables         iptables
 			conntrack        conntrack
-			ethtool          ethtool
 			tcpdump          tcpdump
 			iperf3           iperf3
+			wg               wireguard-tools
 			bpftool          bpftool
 		LIST
 		;;&
