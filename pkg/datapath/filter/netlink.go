@@ -16,6 +16,9 @@ import (
 // each of its messages.
 const bufferBytes = 8 << 20
 
+// dumpBytes is the size of the parts of a listing that the kernel goes up to.
+const dumpBytes = 32 << 10
+
 // session is a netlink socket in the network namespace of the calling thread, for one pass.
 type session struct {
 	*nftables.Conn
@@ -76,19 +79,37 @@ func (s *session) configure(ctx context.Context) error {
 	return nil
 }
 
-// generation is a number that grows with every change to the nft ruleset of this network namespace.
+// generation is a number that grows with every change to the nft ruleset of this network namespace. The answer is read
+// with a large buffer, since the kernel dimensions the parts of later listings by it, and starts over at the first
+// element of a set for each part.
 func (s *session) generation() (uint32, error) {
-	msgs, err := s.raw.Execute(netlink.Message{
+	if _, err := s.raw.Send(netlink.Message{
 		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
 		Data:   make([]byte, 4), // nfgenmsg: any family, version 0
-	})
-	if err != nil {
-		return 0, fmt.Errorf("read the generation of the nft ruleset: %w", err)
+	}); err != nil {
+		return 0, fmt.Errorf("ask for the generation of the nft ruleset: %w", err)
 	}
-	for _, m := range msgs {
-		if len(m.Data) < 4 {
-			continue
-		}
+	rc, err := s.raw.SyscallConn()
+	if err != nil {
+		return 0, fmt.Errorf("reach the netlink socket: %w", err)
+	}
+	buf := make([]byte, dumpBytes)
+	var n int
+	var readErr error
+	if err := rc.Read(func(fd uintptr) bool {
+		n, _, readErr = unix.Recvfrom(int(fd), buf, 0)
+		return !errors.Is(readErr, unix.EAGAIN)
+	}); err != nil {
+		readErr = err
+	}
+	var m netlink.Message
+	if readErr == nil {
+		readErr = m.UnmarshalBinary(buf[:n])
+	}
+	if readErr != nil {
+		return 0, fmt.Errorf("read the generation of the nft ruleset: %w", readErr)
+	}
+	if m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN && len(m.Data) >= 4 {
 		ad, err := netlink.NewAttributeDecoder(m.Data[4:])
 		if err != nil {
 			return 0, fmt.Errorf("decode the generation of the nft ruleset: %w", err)
@@ -100,7 +121,7 @@ func (s *session) generation() (uint32, error) {
 			}
 		}
 	}
-	return 0, fmt.Errorf("the kernel's answer holds no generation of the nft ruleset")
+	return 0, fmt.Errorf("the kernel's answer (type %#x) holds no generation of the nft ruleset", m.Header.Type)
 }
 
 // consistently runs read until no one changed the ruleset meanwhile: a listing takes several requests, and a change in

@@ -4,17 +4,16 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
+	"github.com/google/nftables/xt"
 )
 
 // TableName is the name of Raven's nft table, of family inet.
 const TableName = "raven"
-
-// tableDormant is NFT_TABLE_F_DORMANT (linux/netfilter/nf_tables.h): the table's chains are not hooked in.
-const tableDormant = 1
 
 // udataFingerprint is the type of the entry in a rule's user data that holds its fingerprint; the nft tool knows types
 // up to 1 and skips others.
@@ -58,8 +57,15 @@ func fingerprintOf(r *nftables.Rule) string {
 	return ""
 }
 
-// commentOf reads a rule's comment; it is empty where there is none.
+// commentOf reads a rule's comment, which iptables-nft keeps in a match of its own; it is empty where there is none.
 func commentOf(r *nftables.Rule) string {
+	for _, e := range r.Exprs {
+		if m, ok := e.(*expr.Match); ok && m.Name == "comment" {
+			if c, ok := m.Info.(*xt.Comment); ok {
+				return strings.TrimRight(string(*c), "\x00")
+			}
+		}
+	}
 	for b := r.UserData; len(b) >= 2 && len(b) >= 2+int(b[1]); b = b[2+int(b[1]):] {
 		if userdata.Type(b[0]) == userdata.TypeComment {
 			return string(bytes.TrimRight(b[2:2+int(b[1])], "\x00"))
@@ -91,7 +97,7 @@ func readTable(c *nftables.Conn) (*tableState, error) {
 	}
 	for _, t := range tables {
 		if t.Name == TableName {
-			s.exists, s.dormant = true, t.Flags&tableDormant != 0
+			s.exists, s.dormant = true, t.Flags != 0 // dormant is the one flag that anyone can set on another's table
 		}
 	}
 	if !s.exists {
