@@ -28,6 +28,7 @@ needs() {
 		;;&
 	test) # the race detector links with C
 		cat <<-'LIST'
+			sysctl           procps
 			gcc              gcc
 			/usr/include/stdlib.h libc6-dev
 		LIST
