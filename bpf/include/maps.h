@@ -212,7 +212,7 @@ struct raven_program_counters {
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, RAVEN_REASON_MAX);
-	__type(key, enum raven_reason);
+	__type(key, __u32); /* enum raven_reason: the kernel takes an array's types only with an integer key */
 	__type(value, struct raven_program_counters);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } raven_counters SEC(".maps");
