@@ -20,8 +20,6 @@ type unavailable struct {
 	reason string
 	// err is the cause; nil where the reason says it all.
 	err error
-	// passing says that asking again is cheap.
-	passing bool
 }
 
 func (u *unavailable) Error() string {
@@ -47,7 +45,7 @@ func checkKernel(pinRoot string) error {
 	}
 	if _, err := os.Stat(filepath.Join(conntrackDir, "nf_conntrack_udp_timeout")); err != nil {
 		return &unavailable{
-			reason: "conntrack is not loaded (modprobe nf_conntrack)", err: err, passing: true,
+			reason: "conntrack is not loaded (modprobe nf_conntrack)", err: err,
 		}
 	}
 	return nil
@@ -72,11 +70,11 @@ func checkFilesystem(pinRoot string) error {
 			if fs.Type == unix.BPF_FS_MAGIC {
 				return nil
 			}
-			return &unavailable{passing: true, reason: fmt.Sprintf("%s is not on a BPF filesystem (on the host: "+
+			return &unavailable{reason: fmt.Sprintf("%s is not on a BPF filesystem (on the host: "+
 				"mount -t bpf bpf /sys/fs/bpf; in a container, share the host's)", pinRoot)}
 		}
 		if !errors.Is(err, unix.ENOENT) || at == filepath.Dir(at) {
-			return &unavailable{reason: "the filesystem of " + pinRoot + " cannot be examined", err: err, passing: true}
+			return &unavailable{reason: "the filesystem of " + pinRoot + " cannot be examined", err: err}
 		}
 		at = filepath.Dir(at)
 	}
@@ -89,6 +87,8 @@ func explain(err error) (reason string, verifier []string) {
 	case errors.As(err, &refused):
 		verifier = refused.Log[max(0, len(refused.Log)-20):]
 		reason = "the kernel's verifier refuses a program: " + oneLine(err)
+	case errors.Is(err, errLayout):
+		reason = oneLine(err)
 	case strings.Contains(err.Error(), "kfunc"):
 		reason = "the kernel lacks conntrack's kfuncs for BPF (CONFIG_NF_CONNTRACK with CONFIG_DEBUG_INFO_BTF_MODULES): " +
 			oneLine(err)

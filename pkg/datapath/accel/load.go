@@ -52,6 +52,9 @@ func (a *Applier) load(wanted []wantedProgram) error {
 	}
 	a.refused = &unavailable{reason: reason, err: err}
 	a.retryAt = time.Now().Add(retryAfter)
+	if errors.Is(err, errLayout) {
+		a.retryAt = time.Now() // the caller removes the tree
+	}
 	return a.refused
 }
 

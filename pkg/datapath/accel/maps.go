@@ -15,8 +15,12 @@ import (
 // mapSet holds the shared maps by name.
 type mapSet map[string]*ebpf.Map
 
+// errLayout says that the pinned tree was made by a build that forgot to raise the ABI number.
+var errLayout = errors.New("the pinned objects are of another layout under the same ABI number " +
+	"(they are removed and made anew; raven-agent --cleanup does so at once)")
+
 // openMaps opens the pinned maps of a tree and makes those that are missing. It returns the number made. A map of
-// another layout is an error: the ABI number should have kept it out, so neither side can be trusted to be right.
+// another layout is errLayout: the programs that use it could not be replaced one by one.
 func openMaps(tree string, specs map[string]*ebpf.MapSpec) (set mapSet, made int, err error) {
 	set = make(mapSet)
 	defer func() {
@@ -34,8 +38,7 @@ func openMaps(tree string, specs map[string]*ebpf.MapSpec) (set mapSet, made int
 		case err == nil:
 			set[name] = m
 			if err := agree(spec, m); err != nil {
-				return set, made, fmt.Errorf("the pinned map %s is of another layout although it has the same ABI number "+
-					"(run raven-agent --cleanup once, then start it again): %w", path, err)
+				return set, made, fmt.Errorf("%w: the map %s: %w", errLayout, path, err)
 			}
 		case errors.Is(err, os.ErrNotExist):
 			if m, err = ebpf.NewMap(spec); err != nil {

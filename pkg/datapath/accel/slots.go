@@ -27,14 +27,18 @@ type slots struct {
 
 func newSlots() *slots { return &slots{at: make(map[string]uint32), group: groupOf} }
 
-// assign finds a slot for each wanted next hop: the one it has, wherever that is beyond doubt, else a free one. have is
-// the map's content. Where two IDs have the same group, a slot is taken over only if it already says what is wanted;
-// otherwise the next hop moves to a free slot, its prefixes follow, and the old slot is freed after them. So no prefix
-// ever points to another one's next hop. The values' Group fields are filled in.
+// assign finds a slot for each wanted next hop: the one it has, else a free one. have is the map's content. After a
+// restart a slot is known by its group. Where several slots or IDs share a group, a slot is taken over only if it already
+// says what is wanted; otherwise the next hop moves to a free slot, its prefixes follow, and the old slot is freed after
+// them. So no prefix points to another one's next hop, even for a moment. The values' Group fields are filled in.
 func (s *slots) assign(have map[uint32]nexthop, wanted map[string]nexthop, size uint32) (map[string]uint32, error) {
+	others := make(map[uint32]bool, len(s.at)) // slots of IDs that this process knows
+	for _, slot := range s.at {
+		others[slot] = true
+	}
 	candidates := make(map[uint32][]uint32) // group -> slots
 	for slot, value := range have {
-		if value != (nexthop{}) {
+		if value != (nexthop{}) && !others[slot] {
 			candidates[value.Group] = append(candidates[value.Group], slot)
 		}
 	}

@@ -44,3 +44,6 @@ func parseHook(name string) (Hook, bool) {
 	n, err := strconv.Atoi(index)
 	return Hook{program, n}, ok && err == nil && n > 0
 }
+
+// LinkPath is where a hook's link is pinned below the tree's root.
+func LinkPath(root string, h Hook) string { return h.pin(root) }
