@@ -21,6 +21,7 @@ func newPair(t *testing.T) *pair {
 	cable(p.a, "eth0", "192.0.2.1/24", p.b, "eth0", "192.0.2.2/24")
 	p.a.pod("10.1.0.1/32")
 	p.b.pod("10.2.0.1/32")
+	p.a.awaitPing("192.0.2.2")
 	p.planA = plan("a", "192.0.2.1", peerAt("b", p.b.key(), "192.0.2.2:4500", 0, "10.2.0.0/24", "fd00:2::/64"))
 	p.planB = plan("b", "192.0.2.2", peerAt("a", p.a.key(), "192.0.2.1:4500", 0, "10.1.0.0/24", "fd00:1::/64"))
 	return p

@@ -116,13 +116,24 @@ func address(device, cidr string) error {
 	return netlink.LinkSetUp(l)
 }
 
+// kernelToo runs the tests on the kernel's WireGuard, on a machine whose kernel has it; those about the userspace
+// device's process are then skipped.
+var kernelToo = os.Getenv("RAVEN_TEST_WIREGUARD") == "kernel"
+
+func needsUserspace(t *testing.T) {
+	t.Helper()
+	if kernelToo {
+		t.Skip("is about the userspace device's process")
+	}
+}
+
 // serve gives the host a driver with a state folder of its own and ends the device's process with the test.
 func (h *host) serve(opts Options) *host {
 	h.t.Helper()
 	if opts.StateDir == "" {
 		opts.StateDir = h.t.TempDir()
 	}
-	opts.Userspace = true
+	opts.Userspace = !kernelToo
 	d, err := New(opts)
 	if err != nil {
 		h.t.Fatal(err)
@@ -247,6 +258,13 @@ func (h *host) echo(addr string) {
 		pc.Close()
 		wg.Wait()
 	})
+}
+
+// awaitPing waits until the underlay carries packets, since the kernel activates a new cable in its own time and a lost
+// handshake is repeated only after five seconds.
+func (h *host) awaitPing(to string) {
+	h.t.Helper()
+	h.run("ping", "-c", "1", "-i", "0.02", "-w", "10", to)
 }
 
 func (h *host) listen(addr string) (pc net.PacketConn) {

@@ -62,6 +62,8 @@ func newStar(t *testing.T) *star {
 	} {
 		h.pod(pod)
 	}
+	s.edge1.awaitPing("192.0.2.1")
+	s.edge2.awaitPing("192.0.2.1")
 	s.planHub = plan("hub", "192.0.2.1", peerAt("edge1", s.edge1.key(), "", 0, "10.1.0.0/24"), peerAt("edge2", s.edge2.key(), "", 0, "10.2.0.0/24"))
 	s.plan1 = plan("edge1", "192.168.1.2", peerAt("hub", s.hub.key(), "192.0.2.1:4500", 25, "10.0.0.0/24", "10.2.0.0/24"))
 	s.plan2 = plan("edge2", "192.168.2.2", peerAt("hub", s.hub.key(), "192.0.2.1:4500", 25, "10.0.0.0/24", "10.1.0.0/24"))
@@ -116,6 +118,7 @@ func TestALearnedEndpointThatMovesIsFollowedAndNeverWritten(t *testing.T) {
 }
 
 func TestAHubWhoseProcessIsKilledFindsItsEdgesAgainBeforeTheySpeak(t *testing.T) {
+	needsUserspace(t)
 	s := newStar(t)
 	s.edge2.echo("10.2.0.1:7")
 	s.edge1.awaitEcho("10.1.0.1", "10.2.0.1:7", waitLong)

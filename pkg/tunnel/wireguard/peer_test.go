@@ -100,6 +100,7 @@ func TestAForeignDeviceOfTheSameNameStays(t *testing.T) {
 }
 
 func TestAProcessThatCannotMakeItsDeviceSaysWhy(t *testing.T) {
+	needsUserspace(t)
 	h := newHost(t, "a").serve(Options{Command: []string{"/bin/sh", "-c", "echo no such luck >&2; exit 3"}})
 	err := h.try(func() error {
 		_, err := h.Apply(context.Background(), plan("a", "192.0.2.1"))

@@ -91,6 +91,7 @@ func TestARestartedAgentWritesNothingAndNoHandshakeIsMade(t *testing.T) {
 }
 
 func TestTheDeviceOutlivesAnAgentThatIsKilled(t *testing.T) {
+	needsUserspace(t)
 	h := newHost(t, "a").serve(Options{})
 	p := plan("a", "192.0.2.1", peerAt("b", newPublicKey(t), "192.0.2.2:4500", 25, "10.2.0.0/24"))
 	text, err := json.Marshal(p)
@@ -157,6 +158,7 @@ func TestTheDeviceOutlivesAnAgentThatIsKilled(t *testing.T) {
 }
 
 func TestAKilledDeviceProcessComesBackInOneApply(t *testing.T) {
+	needsUserspace(t)
 	p := newPair(t)
 	p.connect()
 	dump := p.a.dump()
@@ -194,12 +196,17 @@ func (h *host) awaitHandshake(node string) {
 func TestADeviceDeletedByHandComesBackInOneApplyAndItsProcessEnds(t *testing.T) {
 	p := newPair(t)
 	p.connect()
-	old := p.a.process()
+	var old process
+	if !kernelToo {
+		old = p.a.process()
+	}
 	p.a.run("ip", "link", "del", DefaultDevice)
 	p.a.apply(p.planA, -1)
-	p.a.awaitEnd(old)
-	if now := p.a.process(); now.PID == old.PID {
-		t.Errorf("the record still names process %d", old.PID)
+	if !kernelToo {
+		p.a.awaitEnd(old)
+		if now := p.a.process(); now.PID == old.PID {
+			t.Errorf("the record still names process %d", old.PID)
+		}
 	}
 	p.a.route("10.2.0.0/24", DefaultDevice, "")
 	p.a.awaitEcho("10.1.0.1", "10.2.0.1:7", waitLong)
@@ -225,6 +232,9 @@ func TestEachThingChangedByHandIsRepairedWithOneWriteAndNoHandshake(t *testing.T
 		"ip addr del 2001:db8::1/128 dev raven-wg0",
 		"ip addr add 192.0.2.9/24 dev raven-wg0",
 	} {
+		if kernelToo && (strings.Contains(damage, "txqueuelen") || strings.HasSuffix(damage, "down")) {
+			continue // the kernel's device has no queue of ours, and forgets its sessions when it is set down
+		}
 		words := strings.Fields(damage)
 		p.a.run(words[0], words[1:]...)
 		r := p.a.apply(p.planA, -1)
@@ -245,6 +255,7 @@ func TestEachThingChangedByHandIsRepairedWithOneWriteAndNoHandshake(t *testing.T
 }
 
 func TestADeletedSocketComesBackAndADeadOneIsNoHindrance(t *testing.T) {
+	needsUserspace(t)
 	p := newPair(t)
 	p.connect()
 	before, old := p.a.device().Peers[0].LastHandshakeTime, p.a.process()
@@ -270,7 +281,11 @@ func TestADeletedSocketComesBackAndADeadOneIsNoHindrance(t *testing.T) {
 func TestALostRoleTakesTheDeviceAndTheProcessAndKeepsTheKey(t *testing.T) {
 	p := newPair(t)
 	p.connect()
-	proc, key := p.a.process(), p.a.key()
+	var proc process
+	if !kernelToo {
+		proc = p.a.process()
+	}
+	key := p.a.key()
 	p.a.apply(&topology.Plan{}, 1)
 	p.a.apply(&topology.Plan{}, 0)
 	if links := p.a.run("ip", "-o", "link"); strings.Contains(links, DefaultDevice) || proc.alive() {
@@ -334,6 +349,7 @@ func TestARecordOfAnotherProcessEndsNobody(t *testing.T) {
 }
 
 func TestAnExternalProcessIsUsedAndNeverStartedNorEnded(t *testing.T) {
+	needsUserspace(t)
 	h := newHost(t, "a").serve(Options{External: true})
 	p := plan("a", "192.0.2.1", peerAt("b", newPublicKey(t), "192.0.2.2:4500", 0, "10.2.0.0/24"))
 	err := h.try(func() error {
@@ -391,19 +407,27 @@ func TestTimeToApplyGrowsLinearlyWithPeers(t *testing.T) {
 	h.apply(plan("a", "192.0.2.1"), -1)
 	took := map[int]time.Duration{}
 	for _, n := range []int{25, 100} {
-		var runs []time.Duration
-		for range 3 {
-			p := peers(n)
-			began := time.Now()
-			h.apply(p, n)
-			h.apply(p, 0)
-			runs = append(runs, time.Since(began))
-			h.apply(plan("a", "192.0.2.1"), n)
-		}
-		took[n] = slices.Min(runs)
+		p := peers(n)
+		began := h.processorTime()
+		h.apply(p, n)
+		h.apply(p, 0)
+		took[n] = h.processorTime() - began
+		h.apply(plan("a", "192.0.2.1"), n)
 	}
-	t.Logf("two Applies take %v with 25 peers and %v with 100", took[25], took[100])
-	if took[100] > 10*took[25] {
+	t.Logf("two Applies take %v of a processor with 25 peers and %v with 100", took[25], took[100])
+	if took[100] > 10*took[25] { // quadratic growth would be 16
 		t.Errorf("100 peers take %v, 25 peers %v: more than linear", took[100], took[25])
 	}
+}
+
+// processorTime is what the host's thread has used so far; the clock on the wall says more about the machine's load.
+func (h *host) processorTime() (used time.Duration) {
+	h.t.Helper()
+	h.do(func() error {
+		var u unix.Rusage
+		err := unix.Getrusage(unix.RUSAGE_THREAD, &u)
+		used = time.Duration(u.Utime.Nano() + u.Stime.Nano())
+		return err
+	})
+	return used
 }
