@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -53,8 +54,30 @@ func NewMonitor(t *testing.T) *Monitor {
 	return &Monitor{fd: fd}
 }
 
-// Drain returns what happened since the last call, one line an event, without waiting: the kernel queues an event
-// before the write that causes it returns.
+// quiet is how long no event may come for a namespace to count as settled.
+const quiet = 100 * time.Millisecond
+
+// Settle returns what happened since the last call, one line an event, once no event has come for 100 ms: the kernel
+// finishes work on IPv6 addresses and on links some time after the write that began it.
+func (m *Monitor) Settle(t *testing.T) (events []string) {
+	t.Helper()
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(m.fd), Events: unix.POLLIN}}, int(quiet.Milliseconds()))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			t.Fatalf("wait for netlink events: %v", err)
+		}
+		if n == 0 {
+			return events
+		}
+		events = append(events, m.Drain(t)...)
+	}
+}
+
+// Drain returns what happened since the last call, one line an event, without waiting: the kernel queues the event of a
+// route, rule or neighbour before the write that causes it returns.
 func (m *Monitor) Drain(t *testing.T) (events []string) {
 	t.Helper()
 	buf := make([]byte, 64<<10)

@@ -2,6 +2,7 @@ package netns
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"testing"
 
@@ -84,7 +85,7 @@ func inside(t *testing.T, home *Namespace, enter func() error, f func()) {
 type End struct {
 	In   *Namespace
 	Name string
-	// Addresses in CIDR notation; IPv6 ones come without duplicate detection and serve at once.
+	// Addresses in CIDR notation; IPv6 ones, the link-local one too, come without duplicate detection and serve at once.
 	Addresses []string
 }
 
@@ -108,6 +109,10 @@ func (e End) configure(t *testing.T) {
 	l, err := netlink.LinkByName(e.Name)
 	if err != nil {
 		t.Fatalf("look up device %s: %v", e.Name, err)
+	}
+	const detection = "/proc/sys/net/ipv6/conf/%s/accept_dad"
+	if err := os.WriteFile(fmt.Sprintf(detection, e.Name), []byte("0"), 0); err != nil {
+		t.Fatalf("switch duplicate detection off: %v", err)
 	}
 	for _, text := range e.Addresses {
 		addr, err := netlink.ParseAddr(text)

@@ -112,12 +112,13 @@ func TestTenAppliesInARowMakeNoWrite(t *testing.T) {
 			t.Fatal("the first apply counted no write")
 		}
 		monitor := netns.NewMonitor(t)
+		monitor.Settle(t)
 		for range 10 {
 			if n := apply(t, memberPlan()); n != 0 {
 				t.Fatalf("an apply of the same plan counted %d writes", n)
 			}
 		}
-		if events := monitor.Drain(t); len(events) != 0 {
+		if events := monitor.Settle(t); len(events) != 0 {
 			t.Fatalf("the kernel saw %v", events)
 		}
 	})

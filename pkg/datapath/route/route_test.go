@@ -55,12 +55,13 @@ func TestTenAppliesInARowMakeNoWrite(t *testing.T) {
 			onNode(t, plan, func(t *testing.T, n *node) {
 				n.apply(t)
 				monitor := netns.NewMonitor(t)
+				monitor.Settle(t)
 				for range 10 {
 					if got := n.apply(t); got != 0 {
 						t.Fatalf("an apply of the same plan counted %d writes", got)
 					}
 				}
-				if events := monitor.Drain(t); len(events) != 0 {
+				if events := monitor.Settle(t); len(events) != 0 {
 					t.Fatalf("the kernel saw %v", events)
 				}
 			})
