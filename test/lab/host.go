@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"syscall"
@@ -133,43 +132,38 @@ func (h *Host) Node() *Host {
 	return h
 }
 
-// Do runs f on a thread that is in the host's network and mount namespaces. Sockets that f opens stay there and may be
-// used from anywhere.
-func (h *Host) Do(f func() error) error { return h.on(false, f) }
+// Do runs f on a thread that is in the host's network namespace. Sockets that f opens stay there and may be used from
+// anywhere. Files are those of the lab's own process; see Path.
+func (h *Host) Do(f func() error) error { return on(f, h.net) }
+
+// Path is where the lab's own process finds a file of the host, such as one below /sys/fs/bpf.
+func (h *Host) Path(file string) string { return fmt.Sprintf("/proc/%d/root%s", h.holder.Process.Pid, file) }
 
 // spawn starts cmd inside all of the host's namespaces.
-func (h *Host) spawn(cmd *exec.Cmd) error { return h.on(true, cmd.Start) }
+func (h *Host) spawn(cmd *exec.Cmd) error { return on(cmd.Start, h.net, h.uts, h.pid, h.mnt) }
 
-func (h *Host) on(toSpawn bool, f func() error) error {
+// on runs f on a thread of its own inside the namespaces. The pid namespace only matters to children.
+func on(f func() error, namespaces ...*os.File) error {
 	var err error
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		// Never unlocked: the runtime ends the thread with the goroutine, and nothing else ever runs on it.
 		runtime.LockOSThread()
-		if err = h.enter(toSpawn); err == nil {
-			err = f()
+		// A thread that shares its working folder with others cannot enter a mount namespace.
+		if err = unix.Unshare(unix.CLONE_FS); err != nil {
+			return
 		}
+		for _, ns := range namespaces {
+			if err = unix.Setns(int(ns.Fd()), 0); err != nil {
+				err = fmt.Errorf("enter %s: %w", ns.Name(), err)
+				return
+			}
+		}
+		err = f()
 	}()
 	<-done
 	return err
-}
-
-// enter moves the calling thread. The pid namespace only matters to children.
-func (h *Host) enter(toSpawn bool) error {
-	if err := unix.Unshare(unix.CLONE_FS); err != nil {
-		return fmt.Errorf("give a thread its own working folder: %w", err)
-	}
-	spaces := []*os.File{h.net, h.mnt}
-	if toSpawn {
-		spaces = []*os.File{h.net, h.uts, h.pid, h.mnt}
-	}
-	for _, ns := range spaces {
-		if err := unix.Setns(int(ns.Fd()), 0); err != nil {
-			return fmt.Errorf("enter %s of %s: %w", filepath.Base(ns.Name()), h.Name, err)
-		}
-	}
-	return nil
 }
 
 // Process is a program that runs on a host.

@@ -122,7 +122,7 @@ func (k Kept) Enter(hostName string, command ...string) (int, error) {
 	if err := enclosure.openNamespaces(); err != nil {
 		return 0, err
 	}
-	err := enclosure.Do(func() error {
+	err := on(func() error {
 		h, err := hostOfKept(hostName)
 		if err != nil {
 			return err
@@ -135,7 +135,7 @@ func (k Kept) Enter(hostName string, command ...string) (int, error) {
 		}
 		status = ExitStatus(cmd.Wait())
 		return nil
-	})
+	}, enclosure.mnt)
 	return status, err
 }
 

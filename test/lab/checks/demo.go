@@ -43,7 +43,7 @@ func Demo(ctx context.Context, name string, labs []DemoLab, report func(Outcome)
 
 func (d DemoLab) run(ctx context.Context, name string, report func(Outcome)) {
 	var l *lab.Lab
-	ready := one(ctx, d.Name, nil, Check{
+	ready := One(ctx, d.Name, nil, Check{
 		Name: "ready", Says: "agents on all nodes are ready and all tunnels are up",
 		Run: func(ctx context.Context, _ *lab.Lab) (evidence string, err error) {
 			l, evidence, err = d.start(ctx, name)
@@ -57,7 +57,7 @@ func (d DemoLab) run(ctx context.Context, name string, report func(Outcome)) {
 	if ready.Err != nil {
 		return
 	}
-	report(one(ctx, d.Name, l, everyone(d.Name, report)))
+	report(One(ctx, d.Name, l, everyone(d.Name, report)))
 	Run(ctx, d.Name, l, d.Groups, report)
 }
 

@@ -43,7 +43,12 @@ func mtu(ctx context.Context, l *lab.Lab, family int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// The bulk comes first: afterwards the pod has learned the MTU from the ping's error.
+	// What earlier pings taught the pods would hide what the network does by itself.
+	for _, e := range []end{a, b} {
+		if _, err := e.host.Run(ctx, "ip", fmt.Sprintf("-%d", family), "route", "flush", "cache"); err != nil {
+			return "", err
+		}
+	}
 	mss, took, err := bulk(ctx, a, b, family)
 	if err != nil {
 		return "", err
@@ -131,30 +136,27 @@ func bulk(ctx context.Context, a, b end, family int) (mss int, took time.Duratio
 
 var mtuOf = regexp.MustCompile(`mtu ?= ?(\d+)`)
 
-// fullPing sends a ping that fills 1500 bytes with DF set and returns the MTU that the error names.
+// fullPing sends pings with DF set, first one that fills 1500 bytes and then of the size that the error names, until one
+// is answered, and returns that size. Each narrower hop may answer once.
 func fullPing(ctx context.Context, a, b end, family int) (int, error) {
-	payload := map[int]string{4: "1472", 6: "1452"}[family]
-	ping, err := a.host.Ping(ctx, b.addr(family), 2, "-M", "do", "-s", payload)
-	m := mtuOf.FindStringSubmatch(ping.Output)
-	if err == nil || m == nil {
-		return 0, fmt.Errorf("a DF ping of 1500 bytes must learn the path's MTU, got: %s", ping.Output)
+	headers := map[int]int{4: 28, 6: 48}[family]
+	size := 1500
+	for range 3 {
+		ping, err := a.host.Ping(ctx, b.addr(family), 1, "-M", "do", "-s", strconv.Itoa(size-headers))
+		if err == nil && size < 1500 {
+			return size, nil
+		}
+		m := mtuOf.FindStringSubmatch(ping.Output)
+		if err == nil || m == nil {
+			return 0, fmt.Errorf("a DF ping of %d bytes must learn the path's MTU, got: %s", size, ping.Output)
+		}
+		named, err := strconv.Atoi(m[1])
+		if err != nil || named < 1280 || named >= size {
+			return 0, fmt.Errorf("the error for %d bytes names an MTU of %s: %s", size, m[1], ping.Output)
+		}
+		size = named
 	}
-	path, err := strconv.Atoi(m[1])
-	if err != nil {
-		return 0, fmt.Errorf("read the MTU in %q: %w", ping.Output, err)
-	}
-	if path < 1280 || path >= 1500 {
-		return 0, fmt.Errorf("the error names an MTU of %d bytes: %s", path, ping.Output)
-	}
-	// The MTU that it names fits.
-	fits := strconv.Itoa(path - 28)
-	if family == 6 {
-		fits = strconv.Itoa(path - 48)
-	}
-	if _, err := a.host.Ping(ctx, b.addr(family), 1, "-M", "do", "-s", fits); err != nil {
-		return 0, fmt.Errorf("a DF ping of the named MTU's %d bytes: %w", path, err)
-	}
-	return path, nil
+	return 0, fmt.Errorf("DF pings still fail at %d bytes, the size that the last error named", size)
 }
 
 // largeDatagram sends 8000 bytes by UDP without DF and gets them back.

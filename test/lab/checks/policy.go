@@ -146,27 +146,19 @@ func revoke(ctx context.Context, l *lab.Lab, family int) (took time.Duration, er
 	if err != nil {
 		return 0, err
 	}
-	b, err := findEnd(l, "qingdao-2/a")
-	if err != nil {
-		return 0, err
-	}
-	c, err := a.host.Dial(ctx, "tcp", netip.Addr{}, netip.AddrPortFrom(b.addr(family), lab.EchoPort))
+	c, err := warm(ctx, l, "hangzhou-2/b", "qingdao-2/a", family)
 	if err != nil {
 		return 0, err
 	}
 	defer c.Close()
-	// Long enough for the flow's verdict to be looked up more than once.
-	for range 50 {
-		if _, _, err := lab.Exchange(ctx, c, "before"); err != nil {
+	for _, match := range []string{"-s", "-d"} {
+		undo, err := iptables(ctx, a.host.Node(), family, "filter", "FORWARD", match, a.addr(family).String(),
+			"-m", "conntrack", "--ctstate", "NEW", "-j", "REJECT")
+		if err != nil {
 			return 0, err
 		}
+		defer func() { err = errors.Join(err, undo()) }()
 	}
-	undo, err := iptables(ctx, a.host.Node(), family, "filter", "FORWARD", "-s", a.addr(family).String(),
-		"-m", "conntrack", "--ctstate", "NEW", "-j", "REJECT")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, undo()) }()
 	if _, _, err := lab.Exchange(ctx, c, "still"); err != nil {
 		return 0, fmt.Errorf("the rule for new flows alone ended an established one: %w", err)
 	}

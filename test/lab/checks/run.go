@@ -39,7 +39,7 @@ func Run(ctx context.Context, name string, l *lab.Lab, groups []Group, report fu
 			slots <- struct{}{}
 			running.Go(func() {
 				defer func() { <-slots }()
-				o := one(ctx, name, l, c)
+				o := One(ctx, name, l, c)
 				mu.Lock()
 				defer mu.Unlock()
 				passed = passed && o.Err == nil
@@ -54,7 +54,8 @@ func Run(ctx context.Context, name string, l *lab.Lab, groups []Group, report fu
 // checkTimeout is what a check may take at most; the longest ones run a ten-second throughput test.
 const checkTimeout = 45 * time.Second
 
-func one(ctx context.Context, name string, l *lab.Lab, c Check) Outcome {
+// One runs a single check.
+func One(ctx context.Context, name string, l *lab.Lab, c Check) Outcome {
 	began := time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, checkTimeout, fmt.Errorf("the check took longer than %s", checkTimeout))
 	defer cancel()

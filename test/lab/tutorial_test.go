@@ -1,0 +1,71 @@
+package lab_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/ravencni/raven/test/lab"
+	"github.com/ravencni/raven/test/lab/checks"
+)
+
+// withAgents builds a lab, runs agents on all its nodes and lets every node and pod answer.
+func withAgents(t *testing.T, name string, spec lab.Spec, o lab.AgentOptions) *lab.Lab {
+	t.Helper()
+	ctx, l := start(t, name, spec)
+	if err := l.StartAgents(ctx, o); err != nil {
+		t.Fatal(err)
+	}
+	if err := checks.ServeEcho(ctx, l); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// run makes each check a subtest.
+func run(t *testing.T, l *lab.Lab, all ...checks.Check) {
+	t.Helper()
+	for _, c := range all {
+		t.Run(c.Name, func(t *testing.T) {
+			o := checks.One(t.Context(), "", l, c)
+			if o.Err != nil {
+				t.Errorf("not so: %s: %v", c.Says, o.Err)
+				return
+			}
+			t.Logf("%s (%s): %s", c.Says, o.Took.Round(time.Millisecond), o.Evidence)
+		})
+	}
+}
+
+// everyonesTraffic runs all conversations of the tutorial while the wire between the regions is watched.
+func everyonesTraffic(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	evidence, err := checks.WatchTheWire(t.Context(), l, func(ctx context.Context) error {
+		checks.Run(ctx, "", l, []checks.Group{checks.Reach(), {checks.InnerOnOverlay}}, func(o checks.Outcome) {
+			if o.Err != nil {
+				t.Errorf("not so: %s: %v", o.Check.Says, o.Err)
+				return
+			}
+			t.Logf("%s: %s", o.Check.Says, o.Evidence)
+		})
+		return nil
+	})
+	if err != nil {
+		t.Errorf("what crossed the router: %v", err)
+	}
+	t.Log(evidence)
+}
+
+func TestRegionsTalkAcceleratedAndOnTheBaseline(t *testing.T) {
+	for _, acceleration := range []string{"auto", "off"} {
+		t.Run(acceleration, func(t *testing.T) {
+			l := withAgents(t, "tutorial-"+acceleration, lab.Tutorial(), lab.AgentOptions{Acceleration: acceleration})
+			everyonesTraffic(t, l)
+			if acceleration == "auto" {
+				run(t, l, checks.Attachments, checks.Dumps, checks.RedirectPod, checks.RedirectNode)
+			}
+			run(t, l, checks.MTU, checks.VirtualIP, checks.Masquerade, checks.PolicyRejectsNewFlows, checks.PolicyRevoked,
+				checks.SurviveKill)
+		})
+	}
+}
