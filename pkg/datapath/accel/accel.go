@@ -84,8 +84,11 @@ func (a *Applier) apply(ctx context.Context, plan *topology.Plan, host datapath.
 		a.say(v1beta1.DatapathBaseline, cannot.reason)
 		return a.remove(ctx)
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		a.say(v1beta1.DatapathAccelerated, "")
+	case a.mode != v1beta1.DatapathAccelerated:
+		a.say(v1beta1.DatapathBaseline, oneLine(err))
 	}
 	return err
 }

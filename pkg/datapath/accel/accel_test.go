@@ -232,22 +232,27 @@ func TestCleanupLeavesNothing(t *testing.T) {
 func expectNothingAttached(t *testing.T, n *node, pods ...string) {
 	t.Helper()
 	for _, name := range append(pods, datapath.OverlayDevice, n.host.Tunnel.Name, n.host.Underlay.Name) {
-		l := podtest.Link(t, name)
-		qdiscs, err := netlink.QdiscList(l)
-		must(t, err)
-		for _, q := range qdiscs {
-			if q.Type() == "clsact" {
-				t.Errorf("%s still has a clsact qdisc", name)
-			}
-		}
-		programs, err := link.QueryPrograms(link.QueryOptions{Target: l.Attrs().Index, Attach: ebpf.AttachTCXIngress})
-		must(t, err)
-		if len(programs.Programs) > 0 {
-			t.Errorf("%s still has a tcx program", name)
-		}
-		if l.Attrs().Xdp != nil && l.Attrs().Xdp.Attached {
+		expectNoTC(t, name)
+		if xdp := podtest.Link(t, name).Attrs().Xdp; xdp != nil && xdp.Attached {
 			t.Errorf("%s still has an XDP program", name)
 		}
+	}
+}
+
+func expectNoTC(t *testing.T, name string) {
+	t.Helper()
+	l := podtest.Link(t, name)
+	qdiscs, err := netlink.QdiscList(l)
+	must(t, err)
+	for _, q := range qdiscs {
+		if q.Type() == "clsact" {
+			t.Errorf("%s still has a clsact qdisc", name)
+		}
+	}
+	programs, err := link.QueryPrograms(link.QueryOptions{Target: l.Attrs().Index, Attach: ebpf.AttachTCXIngress})
+	must(t, err)
+	if len(programs.Programs) > 0 {
+		t.Errorf("%s still has a tcx program", name)
 	}
 }
 

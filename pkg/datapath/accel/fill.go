@@ -41,7 +41,7 @@ func (a *Applier) fill(plan *topology.Plan, around surroundings, havePods map[ad
 	fibErr = errors.Join(fibErr, remove(a, mapFib4, diff4), remove(a, mapFib6, diff6))
 	errs := []error{slotErr, fibErr}
 	if fibErr == nil {
-		errs = append(errs, update(a, mapNexthops, freed(haveHops, hopDiff)))
+		errs = append(errs, update(a, mapNexthops, emptied(hopDiff)))
 	}
 
 	members, local := diff(haveMembers, membersOf(plan)), diff(havePods, podsOf(a.pods))
@@ -50,15 +50,9 @@ func (a *Applier) fill(plan *topology.Plan, around surroundings, havePods map[ad
 	return errors.Join(append(errs, update(a, mapConfig, diff(haveConfig, map[uint32]nodeConfig{0: config})))...)
 }
 
-// freed is the write that empties the slots which were in use and are not wanted.
-func freed(have map[uint32]nexthop, d difference[uint32, nexthop]) difference[uint32, nexthop] {
-	var empty difference[uint32, nexthop]
-	for _, slot := range d.deletions {
-		if have[slot] != (nexthop{}) {
-			empty.putKeys, empty.putValues = append(empty.putKeys, slot), append(empty.putValues, nexthop{})
-		}
-	}
-	return empty
+// emptied is the write that frees the slots which are in use and not wanted.
+func emptied(d difference[uint32, nexthop]) difference[uint32, nexthop] {
+	return difference[uint32, nexthop]{putKeys: d.deletions, putValues: make([]nexthop, len(d.deletions))}
 }
 
 func update[K comparable, V comparable](a *Applier, name string, d difference[K, V]) error {

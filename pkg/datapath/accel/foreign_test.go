@@ -125,6 +125,7 @@ func TestDirectNextHopsBringTheProgramOfTheUnderlay(t *testing.T) {
 			{ID: "node/a2", Kind: topology.KindDirect, Node: "a2", MTU: 1500, Underlay: netip.MustParseAddr("10.0.0.2")},
 			hops[1], hops[2],
 		}
+		options.XDP = true // on the same device, and there to stay
 		a := n.applier(t, options)
 		n.apply(t, a)
 		if got := strings.Join(attached(a), " "); !strings.Contains(got, "raven_from_underlay@eth.0") {
@@ -144,6 +145,7 @@ func TestDirectNextHopsBringTheProgramOfTheUnderlay(t *testing.T) {
 		if got := strings.Join(attached(a), " "); strings.Contains(got, "raven_from_underlay") {
 			t.Errorf("still attached: %s", got)
 		}
+		expectNoTC(t, n.host.Underlay.Name)
 	})
 }
 

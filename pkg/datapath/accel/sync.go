@@ -10,40 +10,43 @@ import (
 // batch is how many entries one system call reads or writes.
 const batch = 4096
 
-// readMap returns all entries of a map.
-func readMap[K comparable, V any](m *ebpf.Map) (map[K]V, error) {
+// readMap returns all entries of a map. An array has all its entries at all times; those that are all zero are left out.
+func readMap[K comparable, V comparable](m *ebpf.Map) (map[K]V, error) {
 	out := make(map[K]V)
+	var zero V
+	array := m.Type() == ebpf.Array
+	add := func(k K, v V) {
+		if !array || v != zero {
+			out[k] = v
+		}
+	}
 	var cursor ebpf.MapBatchCursor
-	keys, values := make([]K, batch), make([]V, batch)
+	size := min(batch, m.MaxEntries())
+	keys, values := make([]K, size), make([]V, size)
 	for {
 		n, err := m.BatchLookup(&cursor, keys, values, nil)
 		for i := range n {
-			out[keys[i]] = values[i]
+			add(keys[i], values[i])
 		}
 		switch {
 		case err == nil:
 		case errors.Is(err, ebpf.ErrKeyNotExist):
 			return out, nil
 		case errors.Is(err, ebpf.ErrNotSupported):
-			return readOneByOne[K, V](m)
+			var key K
+			var value V
+			entries := m.Iterate()
+			for entries.Next(&key, &value) {
+				add(key, value)
+			}
+			if err := entries.Err(); err != nil {
+				return nil, fmt.Errorf("read the map %s: %w", nameOf(m), err)
+			}
+			return out, nil
 		default:
 			return nil, fmt.Errorf("read the map %s: %w", nameOf(m), err)
 		}
 	}
-}
-
-func readOneByOne[K comparable, V any](m *ebpf.Map) (map[K]V, error) {
-	out := make(map[K]V)
-	var key K
-	var value V
-	entries := m.Iterate()
-	for entries.Next(&key, &value) {
-		out[key] = value
-	}
-	if err := entries.Err(); err != nil {
-		return nil, fmt.Errorf("read the map %s: %w", nameOf(m), err)
-	}
-	return out, nil
 }
 
 // difference is what turns one set of entries into another.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 
 	"github.com/cilium/ebpf"
@@ -186,17 +185,11 @@ func (a *Attacher) Retain(listed []Hook, keep map[Hook]bool, in *Inspection) (re
 			removed++
 		}
 	}
-	kept := make(map[int]bool)
-	if a.Clsact {
-		for h := range keep {
-			kept[h.Index] = true
-		}
-	}
-	for _, index := range in.ourFilters() {
-		if kept[index] {
+	for _, h := range in.ourFilters() {
+		if a.Clsact && keep[h] {
 			continue
 		}
-		ok, err := a.removeFilter(index, in)
+		ok, err := a.removeFilter(h.Index, in)
 		if err != nil {
 			errs = append(errs, err)
 		}
@@ -254,7 +247,7 @@ func (a *Attacher) sweepMarkers(in *Inspection) error {
 	}
 	for _, e := range entries {
 		index, err := strconv.Atoi(e.Name())
-		if err == nil && slices.Contains(in.withHooks(), index) {
+		if err == nil && in.tc[index] != nil && in.tc[index].hooks != "" {
 			continue
 		}
 		if err := os.Remove(filepath.Join(a.Root, ClsactFolder, e.Name())); err != nil {

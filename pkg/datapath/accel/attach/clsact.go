@@ -1,10 +1,10 @@
 package attach
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -44,7 +44,7 @@ func (a *Attacher) ensureFilter(program *ebpf.Program, hook Hook, in *Inspection
 	if err := netlink.FilterReplace(f); err != nil {
 		return false, fmt.Errorf("add the filter: %w", err)
 	}
-	state.ours = id
+	state.ours, state.name = id, hook.Program
 	return true, nil
 }
 
@@ -98,34 +98,14 @@ func gone(err error) bool {
 	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL)
 }
 
-// ourFilters returns the devices that have our filter, sorted.
-func (in *Inspection) ourFilters() []int {
-	return in.devices(func(s *tcState) bool { return s.ours != 0 })
-}
-
-// withHooks returns the devices that have a clsact or ingress qdisc, sorted.
-func (in *Inspection) withHooks() []int {
-	return in.devices(func(s *tcState) bool { return s.hooks != "" })
-}
-
-func (in *Inspection) devices(match func(*tcState) bool) []int {
-	var found []int
+// ourFilters returns where our filters are, sorted by device.
+func (in *Inspection) ourFilters() []Hook {
+	var found []Hook
 	for index, state := range in.tc {
-		if match(state) {
-			found = append(found, index)
+		if state.ours != 0 {
+			found = append(found, Hook{state.name, index})
 		}
 	}
-	slices.Sort(found)
+	slices.SortFunc(found, func(a, b Hook) int { return cmp.Compare(a.Index, b.Index) })
 	return found
-}
-
-// EmptyFolders removes the tree's folders of attachments; it fails where one still holds something.
-func (a *Attacher) EmptyFolders() error {
-	var errs []error
-	for _, folder := range []string{LinksFolder, ClsactFolder} {
-		if err := os.Remove(filepath.Join(a.Root, folder)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, fmt.Errorf("remove the folder of attachments: %w", err))
-		}
-	}
-	return errors.Join(errs...)
 }

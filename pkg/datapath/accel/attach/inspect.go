@@ -49,8 +49,9 @@ type tcState struct {
 	root string
 	// hooks is the kind of the qdisc that holds ingress filters: clsact or ingress.
 	hooks string
-	// ours is the id of the program in our filter, 0 where there is none.
+	// ours is the id of the program in our filter, 0 where there is none; name is the filter's.
 	ours ebpf.ProgramID
+	name string
 	// Words on filters of others.
 	ingress, egress string
 }
@@ -119,7 +120,7 @@ func (in *Inspection) filters(index int, state *tcState) error {
 			switch {
 			case f.isOurs():
 				if f.program != 0 {
-					state.ours = f.program
+					state.ours, state.name = f.program, f.name
 				}
 			case parent == parentIngress:
 				state.ingress = f.String()
