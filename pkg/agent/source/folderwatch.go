@@ -7,12 +7,13 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// folderWatch gives notices of a folder's entries, and follows the path when another folder takes its place. A nil
-// folderWatch gives none.
+// folderWatch gives notices of a folder's entries. It follows the path when another folder takes its place, and while
+// there is none it watches the folder above for its coming. A nil folderWatch gives no notices.
 type folderWatch struct {
 	dir     string
 	watcher *fsnotify.Watcher
-	on      identity // the folder that is watched
+	at      string   // the path that is watched
+	on      identity // the folder that was there
 }
 
 func newFolderWatch(dir string) (*folderWatch, error) {
@@ -25,23 +26,28 @@ func newFolderWatch(dir string) (*folderWatch, error) {
 	return w, nil
 }
 
-// follow puts the watch onto the folder that the path leads to now. Where there is none, the periodic look finds it
-// when it comes back.
+// follow puts the watch where it belongs now. A watch that cannot be had is tried again at the next periodic look.
 func (w *folderWatch) follow() {
 	if w == nil {
 		return
 	}
-	now, _, err := identify(w.dir)
-	if err == nil && now.dev == w.on.dev && now.ino == w.on.ino && len(w.watcher.WatchList()) > 0 {
+	at := w.dir
+	now, _, err := identify(at)
+	if err != nil {
+		at = filepath.Dir(w.dir)
+		if now, _, err = identify(at); err != nil {
+			return
+		}
+	}
+	if at == w.at && now.dev == w.on.dev && now.ino == w.on.ino && len(w.watcher.WatchList()) > 0 {
 		return
 	}
-	if w.on != (identity{}) {
-		// The error only says that the kernel dropped the watch together with the folder.
-		_ = w.watcher.Remove(w.dir)
-		w.on = identity{}
+	if w.at != "" {
+		// An error only says that the kernel dropped the watch together with the folder.
+		_ = w.watcher.Remove(w.at)
 	}
-	if err == nil && w.watcher.Add(w.dir) == nil {
-		w.on = now
+	if w.at, w.on = "", (identity{}); w.watcher.Add(at) == nil {
+		w.at, w.on = at, now
 	}
 }
 
