@@ -150,35 +150,6 @@ func TestASetOfFilesThatIsBeingReplacedIsOneChange(t *testing.T) {
 	}
 }
 
-func TestAFolderThatNeverRestsStillBringsNewsAndLosesNothing(t *testing.T) {
-	f := start(t, t.TempDir(), nil)
-	f.write("a.yaml", gateway("a")+gateway("b"))
-	f.await("both gateways", hasGateways("a", "b"))
-
-	stop, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		pace := time.NewTicker(20 * time.Millisecond)
-		defer pace.Stop()
-		for {
-			select {
-			case <-stop:
-				return
-			case <-pace.C:
-				// The file for ever lacks gateway b and has a new gateway c.
-				if err := os.WriteFile(f.path("a.yaml"), []byte(gateway("a")+gateway("c")), 0o600); err != nil {
-					t.Error(err)
-					return
-				}
-			}
-		}
-	}()
-	f.await("the new gateway beside the missing one", hasGateways("a", "b", "c"))
-	close(stop)
-	<-ended
-	f.await("the missing gateway's removal once the folder rests", hasGateways("a", "c"))
-}
-
 func TestTheSeedCountsUntilTheFolderWasReadAndWhereItIsEmpty(t *testing.T) {
 	first := start(t, t.TempDir(), nil)
 	first.write("a.yaml", gateway("a")+node("n1", "a")+endpoint("n1"))

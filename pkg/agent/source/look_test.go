@@ -1,9 +1,11 @@
 package source
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -79,5 +81,48 @@ func TestAHeartbeatIsNoChange(t *testing.T) {
 	look(oneOfEach + "---\napiVersion: v1\nkind: Node\nmetadata: {name: n2}\n")
 	if !noticed() {
 		t.Error("no notice of the new node")
+	}
+}
+
+func TestAFolderThatNeverRestsStillBringsNewsAndLosesNothing(t *testing.T) {
+	dir := t.TempDir()
+	m := NewManifests(dir, Settings{}, nil, nil, slog.New(slog.DiscardHandler))
+	now := time.Now()
+	// The file's times lie ahead of every look, and each look finds another size.
+	write := func(size int, gateways ...string) {
+		t.Helper()
+		content := "# " + strings.Repeat("x", size) + "\n"
+		for _, name := range gateways {
+			content += "---\napiVersion: raven.openyurt.io/v1beta1\nkind: Gateway\nmetadata: {name: " + name + "}\n"
+		}
+		path := filepath.Join(dir, "all.yaml")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, now.Add(time.Hour), now.Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held := func() string { return fmt.Sprint(names(m.last.gateways)) }
+
+	write(0, "a", "b")
+	m.look(now)
+	if wait := m.look(now.Add(settle)); wait != 0 || held() != "[a b]" {
+		t.Fatalf("a folder that two looks found the same was not taken: wait %v, %s", wait, held())
+	}
+	begin := now.Add(time.Second)
+	for step := time.Duration(0); step < patience; step += settle {
+		write(1+int(step/settle), "a", "c")
+		if wait := m.look(begin.Add(step)); wait == 0 || held() != "[a b]" {
+			t.Fatalf("after %v of changes: wait %v, %s", step, wait, held())
+		}
+	}
+	write(100, "a", "c")
+	if wait := m.look(begin.Add(patience)); wait == 0 || held() != "[a b c]" {
+		t.Errorf("when patience ends the news counts and nothing is removed: wait %v, %s", wait, held())
+	}
+	m.look(begin.Add(patience + settle))
+	if wait := m.look(begin.Add(patience + 2*settle)); wait != 0 || held() != "[a c]" {
+		t.Errorf("once the folder rests it is taken as it is: wait %v, %s", wait, held())
 	}
 }

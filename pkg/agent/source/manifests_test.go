@@ -44,10 +44,10 @@ func startWith(t *testing.T, dir string, seed *source.Input, s source.Settings,
 	return f
 }
 
-// await waits until the input is as wanted, for at most ten seconds.
+// await waits until the input is as wanted, for less than the ten seconds after which a lost notice would not show.
 func (f *folder) await(what string, ok func(source.Input) bool) source.Input {
 	f.t.Helper()
-	ctx, cancel := context.WithTimeout(f.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(f.t.Context(), 8*time.Second)
 	defer cancel()
 	for {
 		in := f.source.Input()
