@@ -125,7 +125,11 @@ func applyAddresses(l netlink.Link, want []netip.Addr) (changes int, err error) 
 		if ip.Is6() {
 			addr.Flags = addressFlags
 		}
-		if err := netlink.AddrAdd(l, addr); err != nil {
+		err := netlink.AddrAdd(l, addr)
+		if ip.Is6() && errors.Is(err, unix.EACCES) {
+			err = fmt.Errorf("%w: IPv6 is switched off there; set net.ipv6.conf.%s.disable_ipv6 to 0", err, name)
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("add address %s to device %s: %w", addr.IPNet, name, err))
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -99,16 +100,16 @@ func TestTheDeviceOutlivesAnAgentThatIsKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A file that the agent has inherited without close-on-exec must not reach the device's process.
-	leak, err := unix.Open(t.TempDir(), unix.O_RDONLY, 0)
+	leak, err := os.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(leak)
+	defer leak.Close()
 	var agent *exec.Cmd
 	h.do(func() error {
 		agent = exec.Command("/proc/self/exe", "agent", h.opts.StateDir, string(text))
 		agent.Env = append(os.Environ(), "SECRET=hunter2")
-		agent.ExtraFiles = []*os.File{os.NewFile(uintptr(leak), "leak")}
+		agent.ExtraFiles = []*os.File{leak}
 		out, err := agent.StdoutPipe()
 		if err != nil {
 			return err
@@ -303,6 +304,12 @@ func TestALostRoleTakesTheDeviceAndTheProcessAndKeepsTheKey(t *testing.T) {
 	if err != nil || len(left) != 1 || left[0].Name() != keyFile {
 		t.Errorf("Cleanup leaves %v, %v", left, err)
 	}
+	p.a.do(func() error {
+		if _, err := os.Stat(socketDir); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("Cleanup leaves %s: %v", socketDir, err)
+		}
+		return nil
+	})
 	if p.a.key() != key {
 		t.Errorf("the key changed from %s to %s", key, p.a.key())
 	}
