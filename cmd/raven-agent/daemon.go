@@ -103,10 +103,15 @@ func kernelParts(s *settings, log *slog.Logger) (
 		Accel:   accelerator,
 		Drivers: drivers(s, log),
 		Resolve: host.Resolve, UnderlayMTU: host.UnderlayMTU,
-		Watchers: []agent.Watcher{{Name: "filter", Run: func(ctx context.Context, changed func(string)) error {
-			return packetFilter.Watch(ctx, func() { changed("packet filter changed") })
-		}}},
 		Log: log,
+	}
+	kernel := &kernelWatch{}
+	p.Track = kernel.track
+	p.Watchers = []agent.Watcher{
+		{Name: "kernel", Run: kernel.run},
+		{Name: "filter", Run: func(ctx context.Context, changed func(string)) error {
+			return packetFilter.Watch(ctx, func() { changed("packet filter changed") })
+		}},
 	}
 	drops = func(ctx context.Context) (map[string]uint64, error) {
 		counters, err := packetFilter.Counters(ctx)

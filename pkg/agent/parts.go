@@ -57,6 +57,8 @@ type Parts struct {
 	// Watchers run beside the loop and call their argument with a few words when something in the kernel changed that
 	// may be ours. They return when the context is done; an earlier return is started again.
 	Watchers []Watcher
+	// Track is told after each pass which devices matter besides Raven's own; nil: nobody wants to know.
+	Track func(indices ...int)
 
 	// Publisher is nil where nothing is published.
 	Publisher *publish.Publisher

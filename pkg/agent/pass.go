@@ -56,6 +56,7 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 	if !whole {
 		return nil // shutting down
 	}
+	a.track(host)
 	v.Plan, v.Host, v.Driver = plan, host, a.driver.Name()
 	v.Datapath, v.DatapathReason = a.datapathMode(plan)
 	v.ListenPort = listenPort(plan, state.Config)
@@ -117,6 +118,21 @@ func (a *Agent) apply(ctx context.Context, plan *topology.Plan, why string) (hos
 	}
 	a.problemsNow["appliers"] = problems
 	return host, true
+}
+
+// track names the devices whose own changes call for a pass.
+func (a *Agent) track(host datapath.Host) {
+	if a.Track == nil {
+		return
+	}
+	var indices []int
+	for _, l := range host.Underlays {
+		indices = append(indices, l.Index)
+	}
+	if host.Tunnel.Index != 0 {
+		indices = append(indices, host.Tunnel.Index)
+	}
+	a.Track(indices...)
 }
 
 // oneLine writes joined errors on one line.

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+	"sync"
+
+	"github.com/ravencni/raven/pkg/datapath/watch"
+)
+
+// kernelWatch passes the kernel's events on to the agent. It remembers what to track across restarts of the watcher.
+type kernelWatch struct {
+	mu      sync.Mutex
+	watcher *watch.Watcher
+	indices []int
+}
+
+// track names the devices whose own changes matter besides Raven's.
+func (k *kernelWatch) track(indices ...int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.indices = indices
+	if k.watcher != nil {
+		k.watcher.Track(indices...)
+	}
+}
+
+func (k *kernelWatch) run(ctx context.Context, changed func(string)) error {
+	w, err := watch.New(watch.Options{})
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	k.watcher = w
+	w.Track(k.indices...)
+	k.mu.Unlock()
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	for {
+		select {
+		case <-w.Kernel():
+			changed("kernel event")
+		case <-w.Links():
+			changed("device event")
+		case err := <-ended:
+			return err
+		}
+	}
+}
