@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ravencni/raven/pkg/datapath"
+	"github.com/ravencni/raven/pkg/datapath/host"
 	"github.com/ravencni/raven/pkg/datapath/sysctl"
 	"github.com/ravencni/raven/pkg/topology"
 )
@@ -99,13 +100,16 @@ func addresses(plan *topology.Plan, ipv6 bool) []netip.Prefix {
 }
 
 func applyAddresses(link netlink.Link, want []netip.Prefix) (changes int, err error) {
-	have, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	have, err := host.Addresses(unix.AF_UNSPEC)
 	if err != nil {
-		return 0, fmt.Errorf("list addresses of %s: %w", datapath.OverlayDevice, err)
+		return 0, err
 	}
 	var errs []error
 	present := map[netip.Prefix]bool{}
 	for _, a := range have {
+		if a.LinkIndex != link.Attrs().Index {
+			continue
+		}
 		addr, _ := netip.AddrFromSlice(a.IP)
 		ones, _ := a.Mask.Size()
 		p := netip.PrefixFrom(addr.Unmap(), ones)
