@@ -176,6 +176,15 @@ func (l *Lab) copyAgent() (string, error) {
 	return to, nil
 }
 
+// Cleanup runs the agent with --cleanup on a node and returns what it printed. The node's agent must have been stopped.
+func (l *Lab) Cleanup(ctx context.Context, node string, extra ...string) (string, error) {
+	binary, err := l.agentCopy()
+	if err != nil {
+		return "", err
+	}
+	return l.Host(node).Run(ctx, binary, append(append(l.Options().args(l, node), "--cleanup"), extra...)...)
+}
+
 // Agent is the agent of a node; nil: none was started.
 func (l *Lab) Agent(node string) *Agent {
 	l.mu.Lock()

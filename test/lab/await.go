@@ -21,6 +21,7 @@ func Final(err error) error { return final{err} }
 func Await(ctx context.Context, what string, condition func(context.Context) error) error {
 	ticker := time.NewTicker(pollEvery)
 	defer ticker.Stop()
+	var last error
 	for {
 		err := condition(ctx)
 		var f final
@@ -30,9 +31,12 @@ func Await(ctx context.Context, what string, condition func(context.Context) err
 		case errors.As(err, &f):
 			return fmt.Errorf("wait for %s: %w", what, f.error)
 		}
+		if last == nil || ctx.Err() == nil {
+			last = err // once ctx has ended, the condition fails for that reason only
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w; last: %w", what, context.Cause(ctx), err)
+			return fmt.Errorf("wait for %s: %w; last: %w", what, context.Cause(ctx), last)
 		case <-ticker.C:
 		}
 	}

@@ -137,7 +137,9 @@ func (h *Host) Node() *Host {
 func (h *Host) Do(f func() error) error { return on(f, h.net) }
 
 // Path is where the lab's own process finds a file of the host, such as one below /sys/fs/bpf.
-func (h *Host) Path(file string) string { return fmt.Sprintf("/proc/%d/root%s", h.holder.Process.Pid, file) }
+func (h *Host) Path(file string) string {
+	return fmt.Sprintf("/proc/%d/root%s", h.holder.Process.Pid, file)
+}
 
 // spawn starts cmd inside all of the host's namespaces.
 func (h *Host) spawn(cmd *exec.Cmd) error { return on(cmd.Start, h.net, h.uts, h.pid, h.mnt) }

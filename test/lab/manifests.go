@@ -33,6 +33,15 @@ func (l *Lab) WriteManifest(name, content string) error {
 	return nil
 }
 
+// ReadManifest reads a file of the manifests folder.
+func (l *Lab) ReadManifest(name string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(l.Manifests(), name))
+	if err != nil {
+		return "", fmt.Errorf("read manifest: %w", err)
+	}
+	return string(b), nil
+}
+
 // RemoveManifest takes a file out of the manifests folder.
 func (l *Lab) RemoveManifest(name string) error {
 	if err := os.Remove(filepath.Join(l.Manifests(), name)); err != nil {

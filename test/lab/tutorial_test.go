@@ -69,3 +69,22 @@ func TestRegionsTalkAcceleratedAndOnTheBaseline(t *testing.T) {
 		})
 	}
 }
+
+func TestCleanupAndLeavingTheRegionRestoreTheKernel(t *testing.T) {
+	for _, acceleration := range []string{"auto", "off"} {
+		t.Run(acceleration, func(t *testing.T) {
+			ctx, l := start(t, "cleanup-"+acceleration, lab.Tutorial())
+			before, err := checks.Kernels(ctx, l)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := l.StartAgents(ctx, lab.AgentOptions{Acceleration: acceleration}); err != nil {
+				t.Fatal(err)
+			}
+			if err := checks.ServeEcho(ctx, l); err != nil {
+				t.Fatal(err)
+			}
+			run(t, l, checks.OutOfRegion(before), checks.CleanedUp(before))
+		})
+	}
+}
