@@ -16,8 +16,9 @@ func Write(path string, content []byte, mode os.FileMode) (err error) {
 	if err != nil {
 		return fmt.Errorf("make a temporary file for %s: %w", path, err)
 	}
+	renamed := false
 	defer func() {
-		if err != nil {
+		if !renamed {
 			err = errors.Join(err, ignoreClosed(f.Close()), os.Remove(f.Name()))
 		}
 	}()
@@ -36,6 +37,7 @@ func Write(path string, content []byte, mode os.FileMode) (err error) {
 	if err := os.Rename(f.Name(), path); err != nil {
 		return fmt.Errorf("put %s in place: %w", path, err)
 	}
+	renamed = true
 	return syncDir(dir)
 }
 

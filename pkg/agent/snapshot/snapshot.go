@@ -37,8 +37,8 @@ type envelope struct {
 }
 
 type content struct {
-	State  topology.State `json:"state"`
-	Throws []netip.Addr   `json:"throws,omitempty"`
+	State  *topology.State `json:"state"`
+	Throws []netip.Addr    `json:"throws,omitempty"`
 }
 
 // Store reads and writes one snapshot. Its methods must be called from one goroutine at a time.
@@ -70,7 +70,7 @@ func (s *Store) Load() (*source.Input, error) {
 		return nil, fmt.Errorf("snapshot %s cannot be used and was put aside as %s: %w", s.path, bad, err)
 	}
 	s.sum, s.saved = env.Checksum, env.Saved
-	return &source.Input{State: c.State, Throws: c.Throws}, nil
+	return &source.Input{State: *c.State, Throws: c.Throws}, nil
 }
 
 func decode(raw []byte) (*envelope, *content, error) {
@@ -88,13 +88,16 @@ func decode(raw []byte) (*envelope, *content, error) {
 	if err := json.Unmarshal(env.Content, &c); err != nil {
 		return nil, nil, fmt.Errorf("parse its content: %w", err)
 	}
+	if c.State == nil {
+		return nil, nil, errors.New("it has no state")
+	}
 	return &env, &c, nil
 }
 
 // Save writes the input if it differs from what the file holds, and reports whether it wrote. After a power failure
 // the file holds either the old content or the new.
 func (s *Store) Save(in source.Input, now time.Time) (bool, error) {
-	raw, err := json.Marshal(content{State: in.State, Throws: in.Throws})
+	raw, err := json.Marshal(content{State: &in.State, Throws: in.Throws})
 	if err != nil {
 		return false, fmt.Errorf("encode the snapshot: %w", err)
 	}

@@ -1,0 +1,61 @@
+package health_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ravencni/raven/pkg/agent/health"
+	"github.com/ravencni/raven/pkg/agent/view"
+)
+
+func get(t *testing.T, heart *health.Heart, v *view.View, path string) (int, string) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	health.Handler(heart, func() *view.View { return v }).ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+	return w.Code, w.Body.String()
+}
+
+func TestTheAgentIsAliveWhileItsLoopMakesProgress(t *testing.T) {
+	heart := health.NewHeart()
+	if code, body := get(t, heart, &view.View{}, "/healthz"); code != http.StatusOK {
+		t.Errorf("a fresh agent: %d %s", code, body)
+	}
+	heart.Beat(time.Now().Add(-2 * time.Minute))
+	if code, body := get(t, heart, &view.View{}, "/healthz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "2m0s") {
+		t.Errorf("a stalled agent: %d %s", code, body)
+	}
+}
+
+func TestReadinessNamesEverythingThatIsWrong(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		name string
+		view view.View
+		want []string // empty: ready
+	}{
+		{"all fine", view.View{Synced: true, Passed: now}, nil},
+		{"just started", view.View{Waiting: "the folder"}, []string{"not delivered yet: the folder", "no pass"}},
+		{"on a snapshot", view.View{Waiting: "the API server", FromSnapshot: true, Passed: now}, []string{"snapshot"}},
+		{"held back", view.View{Synced: true, Held: "it has no Gateway"}, []string{"not applied: it has no Gateway"}},
+		{"two parts failed", view.View{Synced: true, Passed: now, Failed: map[string]string{"route": "no device", "filter": "no nft"}},
+			[]string{"filter: no nft\nroute: no device"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			code, body := get(t, health.NewHeart(), &c.view, "/readyz")
+			if ready := code == http.StatusOK; ready != (len(c.want) == 0) {
+				t.Errorf("%d %s", code, body)
+			}
+			for _, w := range c.want {
+				if !strings.Contains(body, w) {
+					t.Errorf("%q does not say %q", body, w)
+				}
+			}
+		})
+	}
+	if code, _ := get(t, health.NewHeart(), &view.View{}, "/"); code != http.StatusNotFound {
+		t.Errorf("another path answers %d", code)
+	}
+}
