@@ -57,6 +57,12 @@ func (b *box) ip(lines ...string) {
 	b.t.Helper()
 	b.in(func() {
 		cmd := exec.Command("ip", "-batch", "-")
+		for i, l := range lines {
+			// Without nodad an IPv6 address cannot be bound to until a work queue got round to it.
+			if strings.HasPrefix(l, "addr add") && strings.Contains(l, ":") {
+				lines[i] += " nodad"
+			}
+		}
 		cmd.Stdin = strings.NewReader(strings.Join(lines, "\n"))
 		if out, err := cmd.CombinedOutput(); err != nil {
 			b.t.Fatalf("ip -batch: %v\n%s\n%s", err, out, strings.Join(lines, "\n"))
@@ -240,8 +246,7 @@ func inWorld(t *testing.T, role topology.Role, f func(t *testing.T, w *world)) {
 		w := &world{node: &box{t, self}, lan: newBox(t), pod1: newBox(t), pod2: newBox(t), remote: newBox(t), filter: New(Options{})}
 		w.mac = topology.VTEPMAC(addr("192.168.1.1"))
 		for _, b := range []*box{w.node, w.lan, w.pod1, w.pod2, w.remote} {
-			b.sysctl("net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.disable_ipv6=0",
-				"net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+			b.sysctl("net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 		}
 		link := func(dev string, b *box) string {
 			return fmt.Sprintf("link add %s type veth peer name eth0 netns /proc/%d/fd/%d", dev, os.Getpid(), int(b.ns))

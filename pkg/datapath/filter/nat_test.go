@@ -34,6 +34,8 @@ func TestCrossRegionTrafficKeepsItsSourceThroughOthersMasquerades(t *testing.T) 
 				arrivesFrom(t, "192.168.1.1", w.pod1, "10.1.1.2:6000", "10.2.0.5:7001", remote4)
 				arrivesFrom(t, "fd01::1", w.pod1, "[fd10:1:1::2]:6000", "[fd10:2::5]:7001", remote6)
 
+				// A rule for the node's own packets, which a masquerade would give the very address that they have.
+				w.node.run(iptables, "-t", "nat", "-I", "POSTROUTING", "-s", "192.168.1.1", "-o", "raven-wg0", "-j", "SNAT", "--to-source", "203.0.113.1")
 				w.apply(t)
 				passes(t, w.pod1, "10.1.1.2:7000", "10.2.0.5:7001", remote4)
 				passes(t, w.pod1, "[fd10:1:1::2]:7000", "[fd10:2::5]:7001", remote6)

@@ -1,7 +1,10 @@
 package filter
 
 import (
+	"fmt"
+	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
@@ -68,6 +71,19 @@ func TestAPodCannotReachTheVXLANPortThroughATranslation(t *testing.T) {
 	})
 }
 
+func TestANodeMayRouteVXLANBetweenMembersAndNobodyElses(t *testing.T) {
+	inWorld(t, topology.RoleMember, func(t *testing.T, w *world) {
+		// Two more hosts behind the node; one is a member of the region.
+		w.pod2.ip("addr add 192.168.2.2/32 dev eth0", "addr add 192.168.2.3/32 dev eth0")
+		w.node.ip("route add 192.168.2.0/24 dev veth2")
+		w.plan.Overlay.Members = append(w.plan.Overlay.Members, addr("192.168.2.2"))
+		w.apply(t)
+		passes(t, w.lan, "192.168.1.2:7000", "192.168.2.2:4472", w.pod2.listen("192.168.2.2:4472"))
+		w.counted(t, CounterVXLANFromPod, 1, func() { w.lan.send("192.168.1.2:7000", "192.168.2.3:4472", "to a host that is no member") })
+		w.counted(t, CounterVXLANStranger, 1, func() { w.lan.send("192.168.1.9:7000", "192.168.2.2:4472", "from a stranger") })
+	})
+}
+
 func TestAMemberTakesOnlyOtherRegionsOutOfTheOverlay(t *testing.T) {
 	inWorld(t, topology.RoleMember, func(t *testing.T, w *world) {
 		w.apply(t)
@@ -77,8 +93,49 @@ func TestAMemberTakesOnlyOtherRegionsOutOfTheOverlay(t *testing.T) {
 			w.lan.send("10.1.2.2:7000", "10.1.1.1:7000", "from a pod of the same region")
 			w.lan.send("10.1.1.3:7000", "10.1.1.2:7000", "in the name of a pod of this node")
 		})
-		w.counted(t, CounterWrongRegionSource, 0, func() { w.lan.send("192.168.1.2:7000", "224.0.0.251:7000", "link scope") })
 	})
+}
+
+func TestLinkScopeIsNotMistakenForAWrongSource(t *testing.T) {
+	inWorld(t, topology.RoleMember, func(t *testing.T, w *world) {
+		w.apply(t)
+		raven0, err := net.InterfaceByName("raven0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.lan.run("bridge", "fdb", "append", "00:00:00:00:00:00", "dev", "raven0", "dst", "192.168.1.1")
+		w.lan.ip("addr add 192.168.7.7/32 dev raven0", "addr add fd07::7/128 dev raven0", "route add ff00::/8 dev raven0 table local metric 1")
+		for _, c := range []struct{ network, from, group string }{
+			{"udp4", "192.168.7.7:7000", "224.0.0.251:7001"},
+			{"udp6", "[fd07::7]:7000", "[ff05::fb]:7001"},
+		} {
+			at, err := net.ListenMulticastUDP(c.network, raven0, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(c.group)))
+			if err != nil {
+				t.Fatalf("join %s: %v", c.group, err)
+			}
+			passes(t, w.lan, c.from, c.group, at)
+			if err := at.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		w.counted(t, CounterWrongRegionSource, 1, func() { w.lan.send("192.168.7.7:7000", "10.1.1.2:7001", "the same by unicast") })
+	})
+}
+
+// packets is the number of packets that left by a device of the node.
+func (w *world) packets(t *testing.T, dev string) uint64 {
+	t.Helper()
+	var n uint64
+	w.node.in(func() {
+		b, err := os.ReadFile("/sys/class/net/" + dev + "/statistics/tx_packets")
+		if err == nil {
+			_, err = fmt.Sscan(string(b), &n)
+		}
+		if err != nil {
+			t.Fatalf("read the packet count of %s: %v", dev, err)
+		}
+	})
+	return n
 }
 
 func TestTransitThroughAGatewayIsUntrackedAndItsSourcesAreChecked(t *testing.T) {
@@ -88,8 +145,11 @@ func TestTransitThroughAGatewayIsUntrackedAndItsSourcesAreChecked(t *testing.T) 
 		passes(t, w.remote, "10.2.0.5:7000", "10.1.2.2:7002", w.lan.listen("10.1.2.2:7002"))
 		w.plan.Prefixes = append(w.plan.Prefixes, topology.Prefix{Prefix: pfx("10.3.0.0/16"), Scope: topology.ScopeRemote})
 		w.apply(t)
-		passes(t, w.remote, "10.2.0.5:7000", "10.3.0.5:7003", w.remote.listen("10.3.0.5:7003")) // relay
-		for _, a := range []string{"10.1.2.2", "10.3.0.5"} {
+		w.remote.sysctl("net.ipv4.ip_forward=0")
+		relayed := w.packets(t, "raven-wg0")
+		w.remote.send("10.2.0.5:7000", "10.3.0.9:7003", "relay: back into the tunnel")
+		eventually(t, "the packet goes back into the tunnel", func() (bool, string) { return w.packets(t, "raven-wg0") > relayed, "no packet" })
+		for _, a := range []string{"10.1.2.2", "10.3.0.9"} {
 			if c := w.conntrack(t, "dst="+a) + w.conntrack(t, "src="+a); c != "" {
 				t.Errorf("transit is tracked:\n%s", c)
 			}
