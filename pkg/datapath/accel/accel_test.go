@@ -18,6 +18,7 @@ import (
 
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
 	"github.com/ravencni/raven/pkg/datapath"
+	"github.com/ravencni/raven/pkg/datapath/accel/attach"
 	"github.com/ravencni/raven/pkg/datapath/pods/podtest"
 	"github.com/ravencni/raven/pkg/topology"
 	"github.com/ravencni/raven/pkg/tunnel"
@@ -168,10 +169,20 @@ func attached(a *Applier) []string {
 
 var gatewayAttachments = []string{"raven_from_overlay@raven0", "raven_from_pod@veth0", "raven_from_tunnel@raven-wg0"}
 
+func needsTCX(t *testing.T) {
+	t.Helper()
+	if !attach.HaveTCX() {
+		t.Skip("this kernel has no tcx")
+	}
+}
+
 // bothMethods runs a test with tcx and with clsact.
 func bothMethods(t *testing.T, f func(t *testing.T, n *node, options Options)) {
 	for name, options := range map[string]Options{"tcx": {}, "clsact": {ForceClsact: true}} {
 		t.Run(name, func(t *testing.T) {
+			if !options.ForceClsact {
+				needsTCX(t)
+			}
 			netns.Run(t, func(t *testing.T) { f(t, newNode(t), options) })
 		})
 	}
@@ -248,6 +259,9 @@ func expectNoTC(t *testing.T, name string) {
 		if q.Type() == "clsact" {
 			t.Errorf("%s still has a clsact qdisc", name)
 		}
+	}
+	if !attach.HaveTCX() {
+		return
 	}
 	programs, err := link.QueryPrograms(link.QueryOptions{Target: l.Attrs().Index, Attach: ebpf.AttachTCXIngress})
 	must(t, err)

@@ -99,6 +99,7 @@ func TestAPodWithAForeignFilterIsLeftAloneAndComesBackWhenItIsGone(t *testing.T)
 }
 
 func TestAForeignProgramOnTheOverlaySeesEveryPacket(t *testing.T) {
+	needsTCX(t)
 	netns.Run(t, func(t *testing.T) {
 		n := newNode(t)
 		a := n.applier(t, Options{})

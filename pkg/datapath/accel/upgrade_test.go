@@ -16,6 +16,7 @@ import (
 )
 
 func TestAnUpgradeReplacesTheProgramBehindTheSameLink(t *testing.T) {
+	needsTCX(t)
 	netns.Run(t, func(t *testing.T) {
 		n := newNode(t)
 		podtest.PointToPoint(t, "veth0", "10.244.1.2")

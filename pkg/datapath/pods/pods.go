@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/ravencni/raven/pkg/datapath/accel/device"
@@ -51,7 +52,12 @@ func Discover(ctx context.Context, conn *rtnl.Conn, prefixes []netip.Prefix, in 
 	for _, d := range list {
 		byIndex[d.Index] = d
 	}
-	d := discovery{conn: conn, prefixes: prefixes, devices: byIndex, namespaces: make(map[int]*namespace), in: in}
+	routes, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open a netlink socket for routes: %w", err)
+	}
+	defer routes.Close()
+	d := discovery{conn: conn, routes: routes, prefixes: prefixes, devices: byIndex, namespaces: make(map[int]*namespace), in: in}
 	var found []Pod
 	var errs []error
 	for _, host := range list {
@@ -76,6 +82,7 @@ func Discover(ctx context.Context, conn *rtnl.Conn, prefixes []netip.Prefix, in 
 
 type discovery struct {
 	conn       *rtnl.Conn
+	routes     *netlink.Handle
 	prefixes   []netip.Prefix
 	devices    map[int]device.Device
 	namespaces map[int]*namespace // by id, asked once each
@@ -140,7 +147,7 @@ func (d *discovery) judge(host, peer device.Device, pod *Pod) (string, error) {
 		way = master
 	}
 	for _, addr := range pod.Addrs {
-		if reason, err := routeElsewhere(addr, way); reason != "" || err != nil {
+		if reason, err := routeElsewhere(d.routes, addr, way); reason != "" || err != nil {
 			return reason, err
 		}
 	}

@@ -1,6 +1,7 @@
 package pods_test
 
 import (
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -129,6 +130,15 @@ func TestAPodIsIneligibleWhileSomethingForeignIsOnItsVeth(t *testing.T) {
 		expect("shaper", "qdisc tbf")
 		must(t, netlink.QdiscDel(shaper))
 		expect("shaper gone", "")
+		must(t, netlink.LinkSetDown(pod.Host))
+		expect("down", "down")
+		must(t, netlink.LinkSetUp(pod.Host))
+		must(t, netlink.RouteReplace(&netlink.Route{
+			LinkIndex: index, Dst: netlink.NewIPNet(net.IPv4(10, 244, 1, 2)), Scope: netlink.SCOPE_LINK,
+		}))
+		if !attach.HaveTCX() {
+			return
+		}
 		for direction, at := range map[string]ebpf.AttachType{
 			"ingress": ebpf.AttachTCXIngress, "egress": ebpf.AttachTCXEgress,
 		} {
@@ -139,8 +149,6 @@ func TestAPodIsIneligibleWhileSomethingForeignIsOnItsVeth(t *testing.T) {
 			must(t, l.Close())
 			expect("tcx gone", "")
 		}
-		must(t, netlink.LinkSetDown(pod.Host))
-		expect("down", "down")
 	})
 }
 
@@ -170,6 +178,9 @@ func TestTwoPodsOfOneBridgeAtTheSameAddressAreLeftToTheKernel(t *testing.T) {
 }
 
 func TestAFilterOnAPodsBridgeCountsAsItsOwn(t *testing.T) {
+	if !attach.HaveTCX() {
+		t.Skip("this kernel has no tcx")
+	}
 	netns.Run(t, func(t *testing.T) {
 		bridge := podtest.Bridge(t, "cni0", "10.244.1.1/24")
 		podtest.OnBridge(t, bridge, "veth0", "10.244.1.2")

@@ -71,7 +71,7 @@ func Bare(t *testing.T, name string, addrs ...string) *Pod {
 	attrs.Name = name
 	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(ns))}
 	try(t, "add veth "+name, netlink.LinkAdd(veth))
-	inside, err := netlink.NewHandleAt(ns)
+	inside, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
 	try(t, "open the pod's namespace", err)
 	t.Cleanup(inside.Close)
 	eth0, err := inside.LinkByName("eth0")
