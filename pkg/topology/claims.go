@@ -40,6 +40,8 @@ type group struct {
 	bounds [classes + 1]int32
 	// parent is the index of the smallest group that contains this one; -1 for none.
 	parent int32
+	// tooWide is true where pod claims of this group are out because they cover what others hold.
+	tooWide bool
 	// conflict collects who else claims addresses of claims that are out.
 	conflict []*claim
 }

@@ -41,7 +41,7 @@ type projection struct {
 	plan  *Plan
 	// ways to the other regions, sorted by region.
 	ways []way
-	// thrown are the addresses that this node reaches by its main table.
+	// thrown are the addresses that this node reaches by its main table, and its own.
 	thrown map[netip.Addr]struct{}
 	// kept are own pod prefixes that are left out of L3: what covers one of them must not stand in Raven's tables here,
 	// or the node would lose its own pods.
@@ -95,13 +95,19 @@ func (p *projection) findWays() {
 }
 
 // fillLocalPrefixes lists all pod prefixes of the node, those left out of L3 included: its pods use them as sources
-// whether other regions can answer or not.
+// whether other regions can answer or not. A single address that is left out is no range that pods live in, but more
+// likely another host's.
 func (p *projection) fillLocalPrefixes() {
-	local := slices.Clone(p.self.pods)
-	for _, pod := range local {
-		if !slices.Contains(p.self.routed, pod) {
+	var local []netip.Prefix
+	for _, pod := range p.self.pods {
+		routed := slices.Contains(p.self.routed, pod)
+		if !routed && pod.IsSingleIP() {
+			continue
+		}
+		if !routed {
 			p.kept = append(p.kept, pod)
 		}
+		local = append(local, pod)
 	}
 	for _, e := range p.self.extras {
 		if slices.Contains(p.self.routed, e) {
@@ -109,9 +115,7 @@ func (p *projection) fillLocalPrefixes() {
 		}
 	}
 	slices.SortFunc(local, netip.Prefix.Compare)
-	if len(local) > 0 {
-		p.plan.LocalPrefixes = local
-	}
+	p.plan.LocalPrefixes = local
 }
 
 // fillOverlay plans raven0. It stays while the region has no gateway, so that a lost election does not take the device

@@ -10,8 +10,7 @@ import (
 // service ranges before pod prefixes, these before node addresses, and the annotation's extra prefixes last. Among
 // equals, the same prefix twice loses both times, and of two that contain one another the wider loses, since it claims
 // what others hold. So the survivors of different nodes never overlap, and a single wrong prefix, however wide, costs
-// itself alone. A claim that is out already does not put others out, except that a node's address marks its network as
-// used whether it is routed or not.
+// itself alone: once out, it has no say over claims of less authority.
 func (m *model) resolve() {
 	f := newForest(m.claims())
 	m.settleOuter(f)
@@ -40,64 +39,69 @@ func (m *model) claims() []claim {
 			out = append(out, claim{prefix: hostPrefix(a), class: classOuter, node: r.active})
 		}
 		for _, n := range r.nodes {
-			if n.underlay.IsValid() {
-				out = n.claims(out)
-			}
+			out = n.claims(out)
 		}
 	}
 	return out
 }
 
+// claims of a node. One that is left out of L3 still has its addresses, so that nobody else's packets may be sent there.
 func (n *node) claims(out []claim) []claim {
+	leftOut := !n.underlay.IsValid()
 	if n.ip4.IsValid() && !n.shared4 {
-		out = append(out, claim{prefix: hostPrefix(n.ip4), class: classAddress, node: n})
+		out = append(out, claim{prefix: hostPrefix(n.ip4), class: classAddress, node: n, out: leftOut})
 	}
 	if n.ip6.IsValid() && !n.shared6 {
-		out = append(out, claim{prefix: hostPrefix(n.ip6), class: classAddress, node: n})
+		out = append(out, claim{prefix: hostPrefix(n.ip6), class: classAddress, node: n, out: leftOut})
+	}
+	if leftOut {
+		return out
 	}
 	for _, p := range n.pods {
-		if n.hasFamily(p) {
+		if p != hostPrefix(n.ip4) && p != hostPrefix(n.ip6) {
 			out = append(out, claim{prefix: p, class: classPod, node: n})
 		}
 	}
 	for _, p := range n.extras {
-		if n.hasFamily(p) {
-			out = append(out, claim{prefix: p, class: classExtra, node: n})
-		}
+		out = append(out, claim{prefix: p, class: classExtra, node: n})
 	}
 	return out
 }
 
-// putOut leaves out the claims of the group's class c for which others hold a rival.
-func (f *forest) putOut(g *group, c class, others []claim, relation func(a, b *claim) bool) {
+// putOut leaves out the claims of the group's class c for which others hold a rival, and tells whether there were any.
+func (f *forest) putOut(g *group, c class, others []claim, relation func(a, b *claim) bool) (any bool) {
 	if len(others) == 0 {
-		return
+		return false
 	}
 	claims := f.of(g, c)
 	for i := range claims {
 		if r := rival(&claims[i], others, relation); r != nil {
-			claims[i].out = true
+			claims[i].out, any = true, true
 			g.name(r)
 		}
 	}
+	return any
 }
 
-// survivors of a class in a group. A class of one group is out as a whole or in part: where several nodes claim the
-// same prefix all are out, so that at most one remains.
-func (f *forest) survivors(g *group, c class) []claim {
-	claims := f.of(g, c)
-	if len(claims) == 1 && !claims[0].out {
-		return claims
+// standing are the pod claims of a group that others must respect: all, in L3 or not, since the pods are there; but
+// none of a prefix that is out because it covers what others hold.
+func (f *forest) standing(g *group) []claim {
+	if g.tooWide {
+		return nil
 	}
-	return nil
+	return f.of(g, classPod)
 }
 
 func (m *model) settlePods(f *forest) {
 	f.each(func(outer, inner *group) {
 		f.putOut(inner, classPod, f.of(outer, classService), anyone)
-		f.putOut(outer, classPod, f.of(inner, classPod), otherNode)
-		if outer != inner {
-			f.putOut(outer, classPod, f.of(inner, classService), anyone)
+		covers := f.putOut(outer, classPod, f.of(inner, classPod), otherNode)
+		covers = f.putOut(outer, classPod, f.of(inner, classService), anyone) || covers
+		switch {
+		case outer != inner:
+			outer.tooWide = outer.tooWide || covers
+		case f.putOut(inner, classPod, f.of(inner, classAddress), otherNode):
+			outer.tooWide = true // a pod prefix that is nothing but another node's address
 		}
 	})
 }
@@ -114,7 +118,7 @@ func (m *model) settleAddresses(f *forest) {
 	}
 	f.each(func(outer, inner *group) {
 		f.putOut(inner, classAddress, f.of(outer, classService), anyone)
-		f.putOut(inner, classAddress, f.survivors(outer, classPod), otherNode)
+		f.putOut(inner, classAddress, f.standing(outer), otherNode)
 		if outer == inner {
 			f.putOut(inner, classAddress, f.of(outer, classAddress), otherNode)
 		}
@@ -152,12 +156,13 @@ func (m *model) settleExtras(f *forest) {
 		f.putOut(inner, classExtra, f.of(outer, classService), anyone)
 		f.putOut(outer, classExtra, f.of(inner, classService), anyone)
 		// Of its own region a gateway may announce a summary, but not what another node holds.
-		f.putOut(inner, classExtra, f.survivors(outer, classPod), otherNode)
-		f.putOut(outer, classExtra, f.survivors(inner, classPod), otherRegion)
+		f.putOut(inner, classExtra, f.standing(outer), otherNode)
+		f.putOut(outer, classExtra, f.standing(inner), otherRegion)
 		f.putOut(outer, classExtra, f.of(inner, classAddress), otherRegion)
 		f.putOut(outer, classExtra, f.of(inner, classExtra), otherRegion)
 		if outer == inner {
 			f.putOut(inner, classExtra, f.of(outer, classAddress), otherNode)
+			f.putOut(inner, classExtra, f.of(outer, classPod), otherNode)
 		}
 	})
 }

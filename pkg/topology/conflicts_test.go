@@ -32,6 +32,18 @@ func TestConflicts(t *testing.T) {
 			problem:   Problem{Object: "Node/hangzhou-2", Reason: ReasonAddressConflict},
 		},
 		{
+			name: "an address of a node that is left out still conflicts",
+			make: func(c *cluster) {
+				n := c.nodeNamed("qingdao-2")
+				n.Status.Addresses = n.Status.Addresses[1:]
+				n.Status.Addresses[0].Address = "fd00:a::104"
+			},
+			out:       []string{"fd00:a::104/128", "10.244.17.0/24"},
+			in:        []string{"172.16.2.104/32", "10.244.19.0/24"},
+			conflicts: map[string][]string{"fd00:a::104/128": {"Gateway/gw-hangzhou", "Gateway/gw-qingdao", "Node/hangzhou-2", "Node/qingdao-2"}},
+			problem:   Problem{Object: "Node/hangzhou-2", Reason: ReasonAddressConflict},
+		},
+		{
 			name:      "an address inside a pod prefix of another region is out, the pods are not",
 			make:      func(c *cluster) { c.nodeNamed("qingdao-2").Status.Addresses[0].Address = "10.244.19.7" },
 			out:       []string{"10.244.19.7/32"},
@@ -46,6 +58,13 @@ func TestConflicts(t *testing.T) {
 			in:        []string{"10.244.16.0/24", "10.244.17.0/24"},
 			conflicts: map[string][]string{"10.244.16.7/32": {"Gateway/gw-qingdao", "Node/qingdao-1", "Node/qingdao-2"}},
 			problem:   Problem{Object: "Node/qingdao-2", Reason: ReasonAddressConflict},
+		},
+		{
+			name:      "a pod prefix that is another node's address is out, the address is not",
+			make:      func(c *cluster) { c.nodeNamed("qingdao-2").Spec.PodCIDRs[0] = "172.16.2.104/32" },
+			in:        []string{"172.16.2.104/32"},
+			conflicts: map[string][]string{"172.16.2.104/32": {"Gateway/gw-hangzhou", "Gateway/gw-qingdao", "Node/hangzhou-2", "Node/qingdao-2"}},
+			problem:   Problem{Object: "Node/qingdao-2", Reason: ReasonSubnetConflict},
 		},
 		{
 			name: "an address inside its own node's pod prefix is no conflict",
@@ -276,18 +295,18 @@ func TestWithoutForwardNodeIPNoNodeAddressIsRouted(t *testing.T) {
 	}
 }
 
-// A node whose own pod prefix is out must still reach its own pods: nothing that covers them may stand in its tables.
+// A node that is left out makes no claims, so that another may have its prefixes. It must still reach its own pods:
+// nothing that covers them may stand in its tables.
 func TestANodeKeepsItsOwnPodsWhenTheirPrefixIsOut(t *testing.T) {
 	c := tutorial()
-	n := c.nodeNamed("qingdao-2")
-	n.Status.Addresses = n.Status.Addresses[:1] // so that its own IPv6 prefix makes no claim
-	n.Spec.PodCIDRs = []string{"10.244.17.0/24", "fd00:244:19:0:8000::/65"}
-	p := c.plan("qingdao-2")
-	equal(t, "local prefixes", prefixes("10.244.17.0/24", "fd00:244:19:0:8000::/65"), p.LocalPrefixes)
-	if delivered(p)["fd00:244:19::/64"] || !delivered(p)["fd00:244:18::/64"] || !delivered(p)["10.244.19.0/24"] {
-		t.Errorf("prefixes %v", p.Prefixes)
+	c.node("qingdao-3", "gw-qingdao", []string{"172.16.1.90"}, []string{"10.244.19.0/25", "10.244.30.0/24"})
+	p := c.plan("qingdao-3")
+	equal(t, "local prefixes", prefixes("10.244.19.0/25", "10.244.30.0/24"), p.LocalPrefixes)
+	if slices.ContainsFunc(p.Prefixes, func(x Prefix) bool { return x.Prefix.String() == "10.244.19.0/24" }) {
+		t.Errorf("10.244.19.0/24 covers own pods: %v", p.Prefixes)
 	}
-	if !delivered(c.plan("qingdao-1"))["fd00:244:19::/64"] {
+	equal(t, "number of other prefixes", 15, len(p.Prefixes))
+	if !delivered(c.plan("qingdao-1"))["10.244.19.0/24"] {
 		t.Errorf("another node lost the prefix")
 	}
 }

@@ -159,51 +159,37 @@ func soundPeers(t reporter, p *Plan) {
 	}
 }
 
-// walkFrom sends a packet from each address of a node to each remote prefix that it plans, and sees it arrive at the
-// node that owns the prefix, by the same relays both ways, or end at an unreachable route.
+// walkFrom sends a packet from an address of a node to each remote prefix that it plans, and sees it arrive in the
+// region that its next hop names, at a node with that prefix, by the same nodes both ways; or end at an unreachable
+// route.
 func walkFrom(t reporter, plans map[string]*Plan, from *Plan) (stopped int) {
 	t.Helper()
+	source4, source6 := sourceOf(plans, from, true), sourceOf(plans, from, false)
 	for _, x := range from.Prefixes {
-		if x.Scope != ScopeRemote {
+		source := source6
+		if x.Prefix.Addr().Is4() {
+			source = source4
+		}
+		if x.Scope != ScopeRemote || !source.IsValid() {
 			continue
 		}
-		to := owner(plans, x.Prefix, from.Region)
+		there, to := walk(t, plans, from, source, x.Prefix.Addr())
 		if to == nil {
-			t.Errorf("%s: nobody owns planned prefix %s", from.Node, x.Prefix)
-			continue
-		}
-		source := sourceOf(plans, from, x.Prefix.Addr().Is4())
-		if !source.IsValid() {
-			continue
-		}
-		there, arrived := walk(t, plans, from, to, source, x.Prefix.Addr())
-		if !arrived {
 			stopped++
 			continue
 		}
-		back, returned := walk(t, plans, to, from, x.Prefix.Addr(), source)
+		region, _, _ := strings.Cut(strings.TrimPrefix(x.NextHop, "region/"), "/")
+		if to.Region != region || !slices.Contains(to.LocalPrefixes, x.Prefix) && !isOwnAddress(to, x.Prefix.Addr()) {
+			t.Errorf("a packet from %s to %s of %s arrived at %s, by %v", from.Node, x.Prefix, region, to.Node, there)
+			continue
+		}
+		back, returned := walk(t, plans, to, x.Prefix.Addr(), source)
 		slices.Reverse(back)
-		if returned && !slices.Equal(there, back) {
+		if returned != nil && !slices.Equal(there, back) {
 			t.Errorf("%s to %s goes through %v and comes back through %v", from.Node, x.Prefix, there, back)
 		}
 	}
 	return stopped
-}
-
-// owner of a planned prefix: the node, outside a region, that has it locally.
-func owner(plans map[string]*Plan, prefix netip.Prefix, notIn string) *Plan {
-	var found *Plan
-	for _, p := range plans {
-		if p.Region == notIn || p.Overlay == nil {
-			continue // a node without place in the overlay is left out
-		}
-		if slices.Contains(p.LocalPrefixes, prefix) || prefix.IsSingleIP() && isOwnAddress(p, prefix.Addr()) {
-			if found == nil || p.Node < found.Node {
-				found = p
-			}
-		}
-	}
-	return found
 }
 
 func isOwnAddress(p *Plan, a netip.Addr) bool {
@@ -225,43 +211,61 @@ func sourceOf(plans map[string]*Plan, p *Plan, ip4 bool) netip.Addr {
 	return netip.Addr{}
 }
 
-// walk forwards one packet by the Plans alone and returns the nodes it passed. It ends where the destination is local
-// or a route says unreachable; anything else is an error.
-func walk(t reporter, plans map[string]*Plan, from, to *Plan, source, destination netip.Addr) (path []string, arrived bool) {
+// walk forwards one packet by the Plans alone and returns the nodes it passed and the one where it arrived: nil where a
+// route says unreachable, or where the sender's own region is refused as a peer. Anything else is an error.
+func walk(t reporter, plans map[string]*Plan, from *Plan, source, destination netip.Addr) (path []string, arrived *Plan) {
 	t.Helper()
 	at, outOfTunnel := from, false
 	for range 10 {
 		path = append(path, at.Node)
 		if isLocal(at, destination) {
-			if at != to {
-				t.Errorf("a packet from %s to %s arrived at %s instead of %s by %v", from.Node, destination, at.Node, to.Node, path)
+			if at != from && onlyLocally(plans, at, destination) {
+				return path, nil
 			}
-			return path, true
+			return path, at
 		}
 		h := lookUp(at, destination, outOfTunnel)
 		if h == nil {
 			t.Errorf("a packet from %s to %s has no route at %s, by %v", from.Node, destination, at.Node, path)
-			return path, false
+			return path, nil
 		}
 		if h.Kind == KindUnreachable {
-			return path, false
+			return path, nil
 		}
 		next := plans[h.Node]
 		if next == nil {
 			t.Errorf("a packet from %s to %s leads to unknown node %s", from.Node, destination, h.Node)
-			return path, false
+			return path, nil
 		}
 		if !admitted(at, next, h, source) {
-			// The receiver may itself be unusable as a peer; that must be the sender's region, never silently another's.
+			// Others may find the sender's gateway unusable as a peer. Nobody further on may refuse.
 			if at.Region != from.Region {
 				t.Errorf("a packet from %s (%s) to %s is refused by %s, by %v", from.Node, source, destination, next.Node, path)
 			}
-			return path, false
+			return path, nil
 		}
 		at, outOfTunnel = next, h.Kind == KindTunnel
 	}
 	t.Errorf("a packet from %s to %s loops: %v", from.Node, destination, path)
-	return path, false
+	return path, nil
+}
+
+// onlyLocally tells whether a node has a destination by a prefix that is left out of L3: its own misfortune.
+func onlyLocally(plans map[string]*Plan, at *Plan, destination netip.Addr) bool {
+	if isOwnAddress(at, destination) {
+		return false
+	}
+	for _, local := range at.LocalPrefixes {
+		if !local.Contains(destination) {
+			continue
+		}
+		for _, p := range plans {
+			if p.Region != at.Region && slices.ContainsFunc(p.Prefixes, func(x Prefix) bool { return x.Prefix == local }) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func isLocal(p *Plan, a netip.Addr) bool {

@@ -98,19 +98,21 @@ func (m *model) readPrefixes(object ref, texts []string) []netip.Prefix {
 	return slices.Compact(out)
 }
 
-// checkFamilies reports pod prefixes of a family that the node itself has no address in: its kernel has no source
+// checkFamilies drops and reports prefixes of a family that the node itself has no address in: its kernel has no source
 // address for them and most likely no such stack.
 func (m *model) checkFamilies(n *node) {
-	check := func(object ref, prefixes []netip.Prefix) {
-		for _, p := range prefixes {
-			if !n.hasFamily(p) {
-				m.problems.add(object, ReasonPrefixFamilyMismatch,
-					"prefix %s is left out: node %s has no InternalIP of its family; add one to the kubelet's --node-ip", p, n.name)
+	check := func(object ref, prefixes []netip.Prefix) []netip.Prefix {
+		return slices.DeleteFunc(prefixes, func(p netip.Prefix) bool {
+			if n.hasFamily(p) {
+				return false
 			}
-		}
+			m.problems.add(object, ReasonPrefixFamilyMismatch,
+				"prefix %s is left out: node %s has no InternalIP of its family; add one to the kubelet's --node-ip", p, n.name)
+			return true
+		})
 	}
-	check(nodeObject(n.name), n.pods)
-	check(gatewayObject(n.region.name), n.extras)
+	n.pods = check(nodeObject(n.name), n.pods)
+	n.extras = check(gatewayObject(n.region.name), n.extras)
 }
 
 func (n *node) hasFamily(p netip.Prefix) bool {
