@@ -69,7 +69,7 @@ func TestANextHopIsHealthyOnlyWhileItsDeviceIsThereAndUp(t *testing.T) {
 	plan := &topology.Plan{NextHops: []topology.NextHop{
 		{ID: "overlay", Kind: topology.KindOverlay, MAC: mac, MTU: 1450},
 		{ID: "direct", Kind: topology.KindDirect, Underlay: gateway, MTU: 1500},
-		{ID: "tunnel", Kind: topology.KindTunnel, Underlay: gateway, MTU: 1420},
+		{ID: "tunnel", Kind: topology.KindTunnel, MAC: mac, MTU: 1420},
 	}}
 	own := macOf(topology.VTEPMAC(netip.MustParseAddr("10.0.0.1")))
 	for name, c := range map[string]struct {

@@ -35,10 +35,8 @@ func nexthopsOf(plan *topology.Plan, around surroundings) map[string]nexthop {
 		case topology.KindTunnel:
 			n.Kind, dev = kindTunnel, around.devices[around.host.Tunnel.Index]
 			if around.host.Tunnel.Ethernet {
-				n.Flags = nexthopEthernet
-				if ready = nh.Underlay.IsValid(); ready {
-					n.Dmac = macOf(topology.VTEPMAC(nh.Underlay)) // as the driver of such a device numbers its peers
-				}
+				n.Flags, n.Dmac = nexthopEthernet, macOf(nh.MAC)
+				ready = len(nh.MAC) == len(n.Dmac)
 			}
 		default:
 			continue
