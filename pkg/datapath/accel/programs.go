@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -172,25 +171,4 @@ func programID(p *ebpf.Program) (ebpf.ProgramID, error) {
 	}
 	id, _ := info.ID()
 	return id, nil
-}
-
-// pinnedPrograms returns the ids of the programs pinned in a tree, and of those that its links run.
-func pinnedPrograms(tree string) ([]ebpf.ProgramID, error) {
-	var ids []ebpf.ProgramID
-	for name := range specOf {
-		p, err := ebpf.LoadPinnedProgram(filepath.Join(tree, name), nil)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("open the pinned program %s: %w", filepath.Join(tree, name), err)
-		}
-		id, err := programID(p)
-		if err := errors.Join(err, p.Close()); err != nil {
-			return nil, err
-		}
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	return ids, nil
 }
