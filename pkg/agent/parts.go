@@ -11,6 +11,8 @@ import (
 	"github.com/ravencni/raven/pkg/agent/source"
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
 	"github.com/ravencni/raven/pkg/datapath"
+	"github.com/ravencni/raven/pkg/datapath/accel"
+	"github.com/ravencni/raven/pkg/datapath/pods"
 	"github.com/ravencni/raven/pkg/topology"
 	"github.com/ravencni/raven/pkg/tunnel"
 )
@@ -30,6 +32,10 @@ type Accelerator interface {
 	datapath.Applier
 	// Mode says how the node forwards since the last Apply, and why it is not accelerated.
 	Mode() (v1beta1.DatapathMode, string)
+	// Pods are the local pods as the last Apply saw them.
+	Pods() []pods.Pod
+	// Attachments are where programs run, or would but for a reason.
+	Attachments() []accel.Attachment
 }
 
 // Parts are what an Agent is made of.

@@ -30,6 +30,7 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 		old := a.View()
 		v.Plan, v.Host, v.Driver, v.PublicKey, v.Peers = old.Plan, old.Host, old.Driver, old.PublicKey, old.Peers
 		v.ListenPort, v.Datapath, v.DatapathReason = old.ListenPort, old.Datapath, old.DatapathReason
+		v.PodsAccelerated, v.PodsNotAccelerated = old.PodsAccelerated, old.PodsNotAccelerated
 		a.problemsNow["held"] = nil
 		if v.Held != "" && in.Synced {
 			a.problemsNow["held"] = []topology.Problem{{Object: "Input", Reason: "NothingToApply", Message: v.Held}}
@@ -59,6 +60,7 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 	a.track(host)
 	v.Plan, v.Host, v.Driver = plan, host, a.driver.Name()
 	v.Datapath, v.DatapathReason = a.datapathMode(plan)
+	a.notAccelerated(v)
 	v.ListenPort = listenPort(plan, state.Config)
 	v.PublicKey = a.publicKey(ctx, plan)
 	v.Peers = a.peers(ctx)

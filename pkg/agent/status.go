@@ -49,6 +49,38 @@ func (a *Agent) datapathMode(plan *topology.Plan) (v1beta1.DatapathMode, string)
 	return a.Accel.Mode()
 }
 
+// notAccelerated names the pods and devices that somebody else's program or shaper keeps from being accelerated, and
+// counts the pods.
+func (a *Agent) notAccelerated(v *view.View) {
+	delete(a.problemsNow, "accel")
+	if v.Datapath != v1beta1.DatapathAccelerated {
+		return
+	}
+	var problems []topology.Problem
+	told := map[string]bool{}
+	for _, p := range a.Accel.Pods() {
+		if p.Reason == "" {
+			v.PodsAccelerated++
+			continue
+		}
+		v.PodsNotAccelerated++
+		told[p.Name] = true
+		problems = append(problems, topology.Problem{
+			Object: "Device/" + p.Name, Reason: "NotAccelerated",
+			Message: fmt.Sprintf("the pod with %v is forwarded by the kernel's tables: %s", p.Addrs, p.Reason),
+		})
+	}
+	for _, at := range a.Accel.Attachments() {
+		if at.Reason != "" && !told[at.Device] {
+			problems = append(problems, topology.Problem{
+				Object: "Device/" + at.Device, Reason: "NotAccelerated",
+				Message: fmt.Sprintf("%s is not attached: %s", at.Program, at.Reason),
+			})
+		}
+	}
+	a.problemsNow["accel"] = problems
+}
+
 // listenPort is where the tunnel driver listens, or would if this node became its region's gateway.
 func listenPort(plan *topology.Plan, config topology.Config) int {
 	if plan.Tunnel != nil {

@@ -41,6 +41,7 @@ var (
 
 	accelerated = desc("raven_datapath_accelerated", "1 where eBPF programs forward, 0 on the kernel baseline and on nodes without L3.")
 	datapath    = desc("raven_datapath_mode", "1 for the node's datapath mode.", "mode")
+	localPods   = desc("raven_local_pods", "Local pods of an accelerated node; raven_problem names those that are not.", "accelerated")
 
 	peerState     = desc("raven_tunnel_peer_state", "1 for the state of each tunnel.", "peer", "region", "state")
 	peerHandshake = desc("raven_tunnel_peer_handshake_age_seconds", "Time since the last handshake; absent before the first.", "peer", "region")
@@ -84,6 +85,10 @@ func collectState(out chan<- prometheus.Metric, v *view.View) {
 	gauge(out, accelerated, truth(v.Datapath == v1beta1.DatapathAccelerated))
 	if v.Datapath != "" {
 		gauge(out, datapath, 1, string(v.Datapath))
+	}
+	if v.Datapath == v1beta1.DatapathAccelerated {
+		gauge(out, localPods, float64(v.PodsAccelerated), "true")
+		gauge(out, localPods, float64(v.PodsNotAccelerated), "false")
 	}
 	type key struct{ object, reason string }
 	seen := map[key]bool{}

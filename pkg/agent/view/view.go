@@ -36,6 +36,9 @@ type View struct {
 	Datapath       v1beta1.DatapathMode
 	DatapathReason string
 
+	// PodsAccelerated and PodsNotAccelerated count the local pods of an accelerated node.
+	PodsAccelerated, PodsNotAccelerated int
+
 	// Problems are those of source, planner and appliers, sorted.
 	Problems []topology.Problem
 	// Passed is when the last whole pass ended; zero: there was none.

@@ -1,0 +1,78 @@
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ravencni/raven/pkg/agent/view"
+	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
+	"github.com/ravencni/raven/pkg/topology"
+	"github.com/ravencni/raven/pkg/tunnel"
+)
+
+func TestTheStatusIsTheNodesOwnWord(t *testing.T) {
+	b := newBench(t, "a1")
+	seen := netip.MustParseAddrPort("203.0.113.7:31000")
+	b.wireguard.peers = []tunnel.PeerStatus{
+		{Node: "b1", State: tunnel.StateUp, Endpoint: seen},
+		{Node: "c1", State: tunnel.StateConnecting, Message: "no handshake yet"},
+	}
+	b.pass(cluster())
+	got := endpointStatus(b.view(), nil)
+	want := v1beta1.TunnelEndpointStatus{
+		Gateway:           "a",
+		Tunnels:           []v1beta1.TunnelPort{{Driver: "wireguard", Port: 4500, PublicKey: "key of wireguard"}},
+		Addresses:         []string{"10.0.1.1"},
+		ObservedAddresses: []v1beta1.ObservedAddress{{NodeName: "b1", Address: seen.String()}},
+		UnderlayMTU:       1500,
+		Datapath:          v1beta1.DatapathAccelerated,
+		Peers: []v1beta1.PeerHealth{
+			{NodeName: "b1", State: "up"}, {NodeName: "c1", State: "connecting", Message: "no handshake yet"},
+		},
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestAMemberPublishesItsKeyTooAndANodeOfNoRegionDoesNot(t *testing.T) {
+	b := newBench(t, "b2")
+	b.pass(cluster())
+	if got := endpointStatus(b.view(), nil); len(got.Tunnels) != 1 || got.Gateway != "b" {
+		t.Errorf("a member says %+v", got)
+	}
+	b = newBench(t, "stranger")
+	b.pass(cluster())
+	if got := endpointStatus(b.view(), nil); len(got.Tunnels) != 0 || got.Gateway != "" || got.Datapath != v1beta1.DatapathOff {
+		t.Errorf("a node of no region says %+v", got)
+	}
+}
+
+func TestFiguresInAPeersMessageAreNoChange(t *testing.T) {
+	v := func(state tunnel.State, message string) *view.View {
+		return &view.View{Plan: &topology.Plan{}, Peers: []tunnel.PeerStatus{{Node: "p", State: state, Message: message}}}
+	}
+	first := endpointStatus(v(tunnel.StateConnecting, "sent 5 bytes"), nil)
+	second := endpointStatus(v(tunnel.StateConnecting, "sent 6 bytes"), &first)
+	if d := cmp.Diff(first, second); d != "" {
+		t.Error(d)
+	}
+	third := endpointStatus(v(tunnel.StateDown, "sent 7 bytes"), &second)
+	if third.Peers[0].Message != "sent 7 bytes" || third.Peers[0].State != "down" {
+		t.Errorf("a new state says %+v", third.Peers)
+	}
+}
+
+func TestAStatusStaysSmall(t *testing.T) {
+	v := &view.View{Plan: &topology.Plan{}}
+	for i := range 10000 {
+		v.Problems = append(v.Problems, topology.Problem{Object: fmt.Sprintf("Node/%d", i), Reason: "R", Message: "m"})
+	}
+	got := endpointStatus(v, nil).Problems
+	if len(got) != maxPublished+1 || got[maxPublished].Message != "and 9950 more; see the agent's log or its metric raven_problem" {
+		t.Errorf("%d problems, the last one %+v", len(got), got[len(got)-1])
+	}
+}
