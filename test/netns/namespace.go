@@ -89,7 +89,7 @@ type End struct {
 	Addresses []string
 }
 
-// Veth joins two namespaces by a veth pair with both ends up and addressed.
+// Veth joins two namespaces by a veth pair with both ends up, addressed and Ready.
 func Veth(t *testing.T, a, b End) {
 	t.Helper()
 	attrs := netlink.NewLinkAttrs()
@@ -101,6 +101,9 @@ func Veth(t *testing.T, a, b End) {
 	}
 	for _, e := range []End{a, b} {
 		e.In.Do(t, func() { e.configure(t) })
+	}
+	for _, e := range []End{a, b} {
+		e.In.Do(t, func() { Ready(t, e.Name) })
 	}
 }
 

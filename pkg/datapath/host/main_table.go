@@ -32,7 +32,7 @@ func ReadMain() (*MainTable, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the main routing table: %w", err)
 	}
-	defer c.Close() //nolint:errcheck // nothing was written
+	defer c.Close() // nothing was written
 	t := &MainTable{routes: map[netip.Prefix][]Hop{}}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		routes, err := c.Routes(family, unix.RT_TABLE_MAIN)

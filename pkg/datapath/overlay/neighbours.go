@@ -19,7 +19,7 @@ func applyNeighbours(device int, overlay *topology.Overlay, ipv6 bool) (changes 
 	if err != nil {
 		return 0, err
 	}
-	defer c.Close() //nolint:errcheck // every write was answered
+	defer c.Close() // every write was answered
 
 	var writes []rtnl.Request
 	var errs []error

@@ -111,6 +111,7 @@ func TestTenAppliesInARowMakeNoWrite(t *testing.T) {
 		if n := apply(t, memberPlan()); n == 0 {
 			t.Fatal("the first apply counted no write")
 		}
+		netns.Ready(t, datapath.OverlayDevice)
 		monitor := netns.NewMonitor(t)
 		monitor.Settle(t)
 		for range 10 {

@@ -112,6 +112,7 @@ func (n *node) prepare(t *testing.T) {
 	if _, err := overlay.New().Apply(t.Context(), n.plan, n.host); err != nil {
 		t.Fatal(err)
 	}
+	netns.Ready(t, datapath.OverlayDevice)
 	var err error
 	if n.host, err = host.Resolve(n.plan, tun); err != nil {
 		t.Fatal(err)

@@ -62,7 +62,7 @@ func apply(ctx context.Context, want *state) (changes int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer c.Close() //nolint:errcheck // every write was answered
+	defer c.Close() // every write was answered
 
 	var errs []error
 	var goneRules, newRules, routes []rtnl.Request

@@ -153,7 +153,7 @@ func advertisedDevices() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close() //nolint:errcheck // nothing was written
+	defer c.Close() // nothing was written
 	routes, err := c.Routes(unix.AF_INET6, unix.RT_TABLE_MAIN)
 	if err != nil {
 		return nil, err

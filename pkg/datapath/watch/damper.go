@@ -3,8 +3,12 @@ package watch
 import "time"
 
 // patience is how many signals in a row come at the least interval before it grows: a network manager that restarts
-// sends events for some hundred milliseconds, a fight goes on.
-const patience = 8
+// sends events for a second or so, a fight goes on.
+const patience = 32
+
+// calm is how long no event may come for a fight to count as over. It is longer than a pass of the appliers takes, or a
+// slow pass would look like peace.
+const calm = time.Second
 
 // damper passes the first event at once and further ones at intervals that grow while they do not cease.
 type damper struct {
@@ -16,8 +20,8 @@ type damper struct {
 	eventsPending bool
 }
 
-func newDamper(o Options) *damper {
-	return &damper{out: make(chan struct{}, 1), least: o.Interval, most: o.MaxInterval, interval: o.Interval}
+func newDamper(least, most time.Duration) *damper {
+	return &damper{out: make(chan struct{}, 1), least: least, most: most, interval: least}
 }
 
 func (d *damper) event() { d.eventsPending = true }
@@ -30,7 +34,7 @@ func (d *damper) flush(now time.Time) time.Time {
 	if next := d.last.Add(d.interval); now.Before(next) {
 		return next
 	}
-	if now.Sub(d.last) > 2*d.interval {
+	if now.Sub(d.last) > max(calm, 2*d.interval) {
 		d.streak, d.interval = 0, d.least
 	} else if d.streak++; d.streak > patience {
 		d.interval = min(2*d.interval, d.most)

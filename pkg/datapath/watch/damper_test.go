@@ -6,7 +6,7 @@ import (
 )
 
 func testDamper() *damper {
-	return newDamper(Options{Interval: 25 * time.Millisecond, MaxInterval: 2 * time.Second})
+	return newDamper(25*time.Millisecond, 2*time.Second)
 }
 
 func taken(d *damper) bool {
@@ -50,8 +50,8 @@ func TestTheIntervalGrowsInAFightAndComesBackInQuiet(t *testing.T) {
 			signals++
 		}
 	}
-	// 9 at 25 ms, 6 while it doubles to 1.6 s, then one each 2 s.
-	if signals < 30 || signals > 45 {
+	// 33 at 25 ms, 7 while it doubles to 2 s, then one each 2 s.
+	if signals < 60 || signals > 75 {
 		t.Errorf("%d signals in a minute of events", signals)
 	}
 	now = now.Add(time.Minute)
@@ -61,6 +61,25 @@ func TestTheIntervalGrowsInAFightAndComesBackInQuiet(t *testing.T) {
 			t.Fatalf("after quiet, signal %d did not come after 25 ms", i)
 		}
 		now = now.Add(25 * time.Millisecond)
+	}
+}
+
+func TestAFightInWhichEachRoundIsSlowIsDampedToo(t *testing.T) {
+	d, now := testDamper(), time.Unix(1000, 0)
+	signals := 0
+	for began := now; now.Before(began.Add(time.Minute)); {
+		d.event()
+		if due := d.flush(now); !due.IsZero() {
+			now = due
+			continue
+		}
+		if taken(d) {
+			signals++
+		}
+		now = now.Add(200 * time.Millisecond) // the pass, and the other's answer
+	}
+	if signals > 80 {
+		t.Errorf("%d signals in a minute; undamped it would be 300", signals)
 	}
 }
 

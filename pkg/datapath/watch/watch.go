@@ -22,6 +22,10 @@ const (
 	queueBytes = 4 << 20
 )
 
+// linksMaxInterval bounds the growth for devices: pods that come and go all the time are no fight, and each waits for
+// its look.
+const linksMaxInterval = 250 * time.Millisecond
+
 // groups of rtnetlink events. TC tells of qdiscs and filters that others attach to pods' devices, NETCONF of forwarding
 // and rp_filter.
 var groups = []int{
@@ -63,7 +67,7 @@ func New(o Options) (*Watcher, error) {
 	}
 	w := &Watcher{
 		file: os.NewFile(uintptr(fd), "rtnetlink events"), devices: map[int]device{},
-		kernel: newDamper(o), links: newDamper(o),
+		kernel: newDamper(o.Interval, o.MaxInterval), links: newDamper(o.Interval, min(o.MaxInterval, linksMaxInterval)),
 	}
 	w.tracked.Store(&map[int]bool{})
 	links, err := netlink.LinkList()
