@@ -42,6 +42,18 @@ func (l *Lab) ReadManifest(name string) (string, error) {
 	return string(b), nil
 }
 
+// ManifestFiles names the files in the manifests folder, sorted.
+func (l *Lab) ManifestFiles() ([]string, error) {
+	files, err := filepath.Glob(filepath.Join(l.Manifests(), "*.yaml"))
+	if err != nil {
+		return nil, fmt.Errorf("list the manifests: %w", err)
+	}
+	for i := range files {
+		files[i] = filepath.Base(files[i])
+	}
+	return files, nil
+}
+
 // RemoveManifest takes a file out of the manifests folder.
 func (l *Lab) RemoveManifest(name string) error {
 	if err := os.Remove(filepath.Join(l.Manifests(), name)); err != nil {

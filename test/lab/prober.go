@@ -160,6 +160,22 @@ func (p *Prober) AwaitAnswers(ctx context.Context, n int) error {
 	}
 }
 
+// LostSoFar is how many requests have no answer though one that was sent 100 ms later has.
+func (p *Prober) LostSoFar() (lost int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := -1
+	for seq := range p.got {
+		last = max(last, seq)
+	}
+	for seq := range last {
+		if _, ok := p.got[seq]; !ok && p.sent[last].Sub(p.sent[seq]) > 100*time.Millisecond {
+			lost++
+		}
+	}
+	return lost
+}
+
 // Stop sends no more, gives the last requests a second to be answered, and returns the account.
 func (p *Prober) Stop(ctx context.Context) (ProbeResult, error) {
 	p.cancel()

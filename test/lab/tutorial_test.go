@@ -13,13 +13,26 @@ import (
 func withAgents(t *testing.T, name string, spec lab.Spec, o lab.AgentOptions) *lab.Lab {
 	t.Helper()
 	ctx, l := start(t, name, spec)
+	startAgents(ctx, t, l, o)
+	return l
+}
+
+// startAgents runs agents on all nodes and lets every node and pod answer. Where the test fails it shows their logs.
+func startAgents(ctx context.Context, t *testing.T, l *lab.Lab, o lab.AgentOptions) {
+	t.Helper()
+	t.Cleanup(func() {
+		for _, node := range l.Nodes() {
+			if a := l.Agent(node); a != nil && t.Failed() {
+				t.Logf("log of the agent on %s ends with:\n%s", node, a.LogTail(40))
+			}
+		}
+	})
 	if err := l.StartAgents(ctx, o); err != nil {
 		t.Fatal(err)
 	}
 	if err := checks.ServeEcho(ctx, l); err != nil {
 		t.Fatal(err)
 	}
-	return l
 }
 
 // run makes each check a subtest.
@@ -64,7 +77,7 @@ func TestRegionsTalkAcceleratedAndOnTheBaseline(t *testing.T) {
 			if acceleration == "auto" {
 				run(t, l, checks.Attachments, checks.Dumps, checks.RedirectPod, checks.RedirectNode)
 			}
-			run(t, l, checks.MTU, checks.VirtualIP, checks.Masquerade, checks.PolicyRejectsNewFlows, checks.PolicyRevoked, checks.Spoofing,
+			run(t, l, checks.MTU, checks.VirtualIP, checks.Masquerade, checks.PolicyRejectsNewFlows, checks.PolicyRevoked, checks.Spoofing, checks.BadInput,
 				checks.SurviveKill)
 		})
 	}
@@ -78,12 +91,7 @@ func TestCleanupAndLeavingTheRegionRestoreTheKernel(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := l.StartAgents(ctx, lab.AgentOptions{Acceleration: acceleration}); err != nil {
-				t.Fatal(err)
-			}
-			if err := checks.ServeEcho(ctx, l); err != nil {
-				t.Fatal(err)
-			}
+			startAgents(ctx, t, l, lab.AgentOptions{Acceleration: acceleration})
 			run(t, l, checks.OutOfRegion(before), checks.CleanedUp(before))
 		})
 	}
