@@ -28,7 +28,7 @@ func Variants(driver string) []Variant {
 }
 
 // The ends of every measurement: pods on nodes that are not gateways, in two regions whose gateways have public
-// addresses. A packet crosses four nodes.
+// addresses. A packet crosses four nodes, wired straight to one another.
 const (
 	client = "west-2/a"
 	server = "east-2/a"
@@ -45,7 +45,7 @@ type bed struct {
 func startBeds(ctx context.Context, variants []Variant) ([]*bed, error) {
 	var beds []*bed
 	for _, v := range variants {
-		l, err := lab.Start(ctx, "bench-"+v.Options.Driver+"-"+v.Name, lab.Pair())
+		l, err := lab.Start(ctx, "bench-"+v.Options.Driver+"-"+v.Name, lab.StraightPair())
 		if err != nil {
 			return beds, err
 		}

@@ -52,6 +52,9 @@ func Start(ctx context.Context, name string, spec Spec) (*Lab, error) {
 }
 
 func (l *Lab) build(ctx context.Context) error {
+	if l.Spec.Straight {
+		return errors.Join(l.buildStraight(), l.writeManifests(), l.writeState())
+	}
 	if err := l.buildInternet(ctx); err != nil {
 		return err
 	}

@@ -12,25 +12,41 @@ import (
 // buildNode makes a node with its cards, routes and pods. It may be called again after the node's host was closed: the
 // folder that holds its /var/lib/raven is still there, as a disk is after a reboot.
 func (l *Lab) buildNode(_ context.Context, r *Region, n *Node) error {
-	state := filepath.Join(l.Dir, "nodes", n.Name)
-	if err := os.MkdirAll(state, 0o700); err != nil {
-		return fmt.Errorf("make the state folder of %s: %w", n.Name, err)
-	}
-	h, err := l.addHost(n.Name, state)
+	h, err := l.addNode(n)
 	if err != nil {
 		return err
 	}
 	box := l.Host(Box(r.Name))
-	if err := errors.Join(connect(h, "eth0", box, n.Name), box.Enslave(n.Name, "lan"), h.forward()); err != nil {
+	if err := errors.Join(connect(h, "eth0", box, n.Name), box.Enslave(n.Name, "lan")); err != nil {
 		return err
 	}
-	err = errors.Join(
+	if n.Public.IsValid() {
+		if err := l.plugIntoInternet(h, n); err != nil {
+			return err
+		}
+	}
+	return l.furnishNode(h, r, n)
+}
+
+// addNode starts a node's host, without any card.
+func (l *Lab) addNode(n *Node) (*Host, error) {
+	state := filepath.Join(l.Dir, "nodes", n.Name)
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		return nil, fmt.Errorf("make the state folder of %s: %w", n.Name, err)
+	}
+	return l.addHost(n.Name, state)
+}
+
+// furnishNode gives a node with cards its addresses, routes and pods.
+func (l *Lab) furnishNode(h *Host, r *Region, n *Node) error {
+	err := errors.Join(
+		h.forward(),
 		h.AddAddr("eth0", at(n.IP4, r.LAN4)),
 		h.AddAddr("eth0", at(n.IP6, r.LAN6)),
 		h.AddRoute(anywhere6, first(r.LAN6), "eth0"),
 	)
 	if n.Public.IsValid() {
-		err = errors.Join(err, l.exposeNode(h, n))
+		err = errors.Join(err, h.AddAddr("eth1", n.Public), h.AddRoute(anywhere4, n.PublicRouter.Addr(), "eth1"))
 	} else {
 		err = errors.Join(err, h.AddRoute(anywhere4, first(r.LAN4), "eth0"))
 	}
@@ -59,17 +75,13 @@ func (l *Lab) buildNode(_ context.Context, r *Region, n *Node) error {
 	return nil
 }
 
-// exposeNode gives a node its public address, on a second card.
-func (l *Lab) exposeNode(h *Host, n *Node) error {
+// plugIntoInternet gives a node a second card, on the router.
+func (l *Lab) plugIntoInternet(h *Host, n *Node) error {
 	internet := l.Host(Internet)
 	if err := connect(h, "eth1", internet, wire(n.Name)); err != nil {
 		return err
 	}
-	return errors.Join(
-		internet.AddAddr(wire(n.Name), n.PublicRouter),
-		h.AddAddr("eth1", n.Public),
-		h.AddRoute(anywhere4, n.PublicRouter.Addr(), "eth1"),
-	)
+	return internet.AddAddr(wire(n.Name), n.PublicRouter)
 }
 
 // AddPod starts a pod on a node and connects it as the node's PodNetwork says.

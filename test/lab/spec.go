@@ -15,6 +15,10 @@ const (
 // Spec describes a lab.
 type Spec struct {
 	Regions []Region
+	// Straight wires each region's nodes, two of them, and the two regions' gateways straight to one another, without
+	// NAT boxes, switches and router: for measurements, where these would cost the same whatever forwards, and dilute
+	// the difference.
+	Straight bool
 }
 
 // Region is a closed network: a LAN behind a NAT box, which the nodes' default routes lead to.
@@ -127,7 +131,17 @@ func Tutorial() Spec {
 
 // Pair is the smallest cluster with every hop: two regions of two nodes, both gateways with public addresses. The
 // benchmark uses it.
-func Pair() Spec {
+func Pair() Spec { return pair(28) }
+
+// StraightPair is Pair with straight wires (see Spec): a packet from member to member crosses four nodes and nothing
+// else.
+func StraightPair() Spec {
+	s := pair(24) // the gateways' public addresses lie on one wire
+	s.Straight = true
+	return s
+}
+
+func pair(publicBits int) Spec {
 	region := func(name string, n byte) Region {
 		at := func(a, b, c, d byte) netip.Addr { return netip.AddrFrom4([4]byte{a, b, c, d}) }
 		at6 := func(a, b, host byte) netip.Addr {
@@ -148,8 +162,8 @@ func Pair() Spec {
 			Nodes: []Node{node(11, true), node(12, false)},
 		}
 		r.Nodes[0].Name, r.Nodes[1].Name = name+"-1", name+"-2"
-		r.Nodes[0].Public = netip.PrefixFrom(at(203, 0, 113, n*16+10), 28)
-		r.Nodes[0].PublicRouter = netip.PrefixFrom(at(203, 0, 113, n*16+1), 28)
+		r.Nodes[0].Public = netip.PrefixFrom(at(203, 0, 113, n*16+10), publicBits)
+		r.Nodes[0].PublicRouter = netip.PrefixFrom(at(203, 0, 113, n*16+1), publicBits)
 		return r
 	}
 	return Spec{Regions: []Region{region("east", 1), region("west", 2)}}
