@@ -197,9 +197,10 @@ func TestTwoGatewaysPingOverVXLANAndTenMoreAppliesWriteNothing(t *testing.T) {
 	}
 }
 
+// tables is all that the driver writes. The link-local address is the kernel's, which tries it for a second.
 func (h *host) tables() string {
-	return h.run("bridge fdb show dev "+DefaultDevice) + h.run("ip neigh show dev "+DefaultDevice+" nud permanent") +
-		h.run("ip -6 neigh show dev "+DefaultDevice+" nud permanent") + h.run("ip -o addr show dev "+DefaultDevice) +
+	return h.run("bridge fdb show dev "+DefaultDevice) + h.run("ip -4 neigh show dev "+DefaultDevice+" nud permanent") +
+		h.run("ip -6 neigh show dev "+DefaultDevice+" nud permanent") + h.run("ip -o addr show dev "+DefaultDevice+" scope global") +
 		h.run("ip -d -o link show dev "+DefaultDevice)
 }
 

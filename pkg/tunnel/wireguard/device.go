@@ -120,15 +120,16 @@ func (d *Driver) startDevice(ctx context.Context) (netlink.Link, int, error) {
 		return answers(ctx, name) == nil
 	}
 	if err := await(ctx, startTimeout, ready); err != nil {
-		killErr := c.signal(os.Kill) // the next pass starts another one
-		<-c.ended
 		return nil, 1, errors.Join(fmt.Errorf("the WireGuard process %d does not answer at %s: %w; its last words: %s",
-			c.PID, socketPath(name), err, lastWords(d.opts.StateDir)), killErr)
+			c.PID, socketPath(name), err, lastWords(d.opts.StateDir)), c.kill()) // the next pass starts another one
 	}
 	select {
 	case <-c.ended:
 		return nil, 1, fmt.Errorf("the WireGuard process ended at once (%w): %s", c.err, lastWords(d.opts.StateDir))
 	default:
+	}
+	if err := c.confirm(d.opts.StateDir); err != nil {
+		return nil, 1, err
 	}
 	d.log.Info("this kernel has no WireGuard: started the userspace device", "device", name, "pid", c.PID)
 	l, err := d.mustFind()

@@ -42,6 +42,7 @@ type process struct {
 // child is a process that this very agent started.
 type child struct {
 	process
+	handle *os.Process
 	// ended is closed when the process has ended and has been reaped; err then holds how.
 	ended chan struct{}
 	err   error
@@ -73,7 +74,7 @@ func startProcess(command []string, stateDir string) (*child, error) {
 		return nil, fmt.Errorf("start the WireGuard process %q: %w", command, err)
 	}
 	id, idErr := identify(cmd.Process.Pid) // before anybody can reap it
-	c := &child{process: id, ended: make(chan struct{})}
+	c := &child{process: id, handle: cmd.Process, ended: make(chan struct{})}
 	go func() {
 		defer close(c.ended)
 		c.err = cmd.Wait()
@@ -86,12 +87,30 @@ func startProcess(command []string, stateDir string) (*child, error) {
 		idErr = id.record(stateDir)
 	}
 	if idErr != nil {
-		// A process that nobody can find again must not stay.
-		killErr := cmd.Process.Kill()
-		<-c.ended
-		return nil, errors.Join(idErr, killErr)
+		return nil, errors.Join(idErr, c.kill()) // a process that nobody can find again must not stay
 	}
 	return c, nil
+}
+
+// kill ends the child and waits for it.
+func (c *child) kill() error {
+	err := c.handle.Kill()
+	<-c.ended
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
+}
+
+// confirm records the child again once it is at work: just after its start it may still show the executable of the
+// agent that it was forked from.
+func (c *child) confirm(stateDir string) error {
+	id, err := identify(c.PID)
+	if err != nil || id == c.process {
+		return err
+	}
+	c.process = id
+	return id.record(stateDir)
 }
 
 // lastWords is the end of the log, for errors.
