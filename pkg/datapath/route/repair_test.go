@@ -110,11 +110,8 @@ func TestATrafficStreamSurvivesTheRemovalOfAllRulesAndRoutesOnItsGateway(t *test
 		var losses []int64
 		for range 5 {
 			w.gateway.Do(t, func() {
-				for _, family := range []string{"-4", "-6"} {
-					run(t, "ip "+family+" rule del priority 100 table 9027")
-					run(t, "ip "+family+" rule del priority 100 table 9028")
-					run(t, "ip "+family+" route flush table 9027")
-					run(t, "ip "+family+" route flush table 9028")
+				if err := New().Cleanup(t.Context()); err != nil { // every rule and route, at once
+					t.Fatal(err)
 				}
 			})
 			select {
@@ -129,8 +126,7 @@ func TestATrafficStreamSurvivesTheRemovalOfAllRulesAndRoutesOnItsGateway(t *test
 		}
 		slices.Sort(losses)
 		t.Logf("of 1,000 packets a second each removal lost %v", losses)
-		// Eight commands of ip(8) take their time too, between which the path is down already.
-		if median := losses[len(losses)/2]; median > 200 {
+		if median := losses[len(losses)/2]; median > 100 { // single rounds feel the machine's other work
 			t.Errorf("the median removal lost %d packets", median)
 		}
 	})
