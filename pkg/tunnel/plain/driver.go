@@ -144,7 +144,8 @@ func (d *Driver) ensureDevice(plan *topology.Plan) (l netlink.Link, changes int,
 }
 
 func sameVXLAN(have, want *netlink.Vxlan) bool {
-	return have.VxlanId == want.VxlanId && have.Port == want.Port && have.Learning == want.Learning && have.SrcAddr.Equal(want.SrcAddr)
+	return have.VxlanId == want.VxlanId && have.Port == want.Port && have.Learning == want.Learning &&
+		have.SrcAddr.Equal(want.SrcAddr)
 }
 
 // Status reports the peers of the last Apply, sorted by node. VXLAN has no handshake: a peer is up when frames for it

@@ -31,7 +31,8 @@ func wantedPeers(plan *topology.Plan) []peer {
 	for _, pl := range plan.Tunnel.Peers {
 		p := peer{region: pl.Region, node: pl.Node}
 		if err := p.resolve(plan, pl, ipv6, byMAC); err != nil {
-			p = peer{region: pl.Region, node: pl.Node, err: fmt.Errorf("peer region %s (node %s) is left out: %w", pl.Region, pl.Node, err)}
+			err = fmt.Errorf("peer region %s (node %s) is left out: %w", pl.Region, pl.Node, err)
+			p = peer{region: pl.Region, node: pl.Node, err: err}
 		}
 		wanted = append(wanted, p)
 	}

@@ -85,7 +85,8 @@ func (d *Driver) makeDevice(ctx context.Context) (netlink.Link, int, error) {
 	name := d.opts.Device
 	// A process whose device was deleted a moment ago still answers while it ends.
 	if err := await(ctx, endGrace, func() bool { return answers(ctx, name) != nil }); err != nil {
-		return nil, 0, fmt.Errorf("a process answers at %s but its device is not in this network namespace: end it: %w", socketPath(name), err)
+		return nil, 0, fmt.Errorf("a process answers at %s but its device is not in this network namespace: end it: %w",
+			socketPath(name), err)
 	}
 	if !d.opts.Userspace {
 		err := netlink.LinkAdd(&netlink.Wireguard{LinkAttrs: netlink.LinkAttrs{Name: name}})

@@ -33,7 +33,9 @@ func (d diff) empty() bool { return d.changes == 0 }
 // prefixes first; a failover leaves no moment without a peer. A prefix that nobody is to have any more is moved to the
 // scratch peer, which then goes: removing it by replacing its peer's list would leave the peer's other prefixes
 // homeless meanwhile.
-func compare(have *wgtypes.Device, key wgtypes.Key, port int, want []peer, memory endpoints, scratch wgtypes.Key, now time.Time) diff {
+func compare(
+	have *wgtypes.Device, key wgtypes.Key, port int, want []peer, memory endpoints, scratch wgtypes.Key, now time.Time,
+) diff {
 	d := diff{names: map[wgtypes.Key]string{scratch: "the scratch peer"}}
 	if have.PrivateKey != key {
 		d.config.PrivateKey = &key

@@ -64,7 +64,8 @@ func wantedPeers(planned []topology.Peer, own wgtypes.Key) (wanted []peer, refus
 			}
 		}
 		if pl.KeepaliveSeconds < 0 || pl.KeepaliveSeconds > maxKeepaliveSeconds {
-			errs = append(errs, fmt.Errorf("peer %s gets no keepalive: %d seconds is not between 0 and %d", name, pl.KeepaliveSeconds, maxKeepaliveSeconds))
+			errs = append(errs, fmt.Errorf("peer %s gets no keepalive: %d seconds is not between 0 and %d",
+				name, pl.KeepaliveSeconds, maxKeepaliveSeconds))
 		} else {
 			p.keepalive = time.Duration(pl.KeepaliveSeconds) * time.Second
 		}

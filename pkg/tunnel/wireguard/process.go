@@ -62,7 +62,8 @@ func startProcess(command []string, stateDir string) (*child, error) {
 	defer log.Close() // the child has its own copy
 	// Files that somebody handed to the agent without close-on-exec must not live on in the child. Kernels before 5.11
 	// do not know the call; there, what the agent inherited, the child inherits.
-	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINVAL) {
+	err = unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)
+	if err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINVAL) {
 		return nil, fmt.Errorf("mark the agent's files close-on-exec: %w", err)
 	}
 	cmd := exec.Command(command[0], command[1:]...)

@@ -413,7 +413,7 @@ func TestTimeToApplyGrowsLinearlyWithPeers(t *testing.T) {
 	peers := func(n int) *topology.Plan {
 		var all []topology.Peer
 		for i := range n {
-			all = append(all, peerAt(fmt.Sprint("n", i), newPublicKey(t), fmt.Sprintf("192.0.2.%d:%d", 2+i%250, 5000+i), 25,
+			all = append(all, peerAt(fmt.Sprint("n", i), newPublicKey(t), fmt.Sprintf("192.0.2.%d:%d", 2+i%250, 5000+i), i%2*25,
 				fmt.Sprintf("10.%d.%d.0/24", i/250, i%250), fmt.Sprintf("fd00:%x::/64", i)))
 		}
 		return plan("a", "192.0.2.1", all...)
