@@ -35,6 +35,8 @@ type Ratios struct {
 // Options of a run.
 type Options struct {
 	Driver string
+	// Only names the one variant to run, for profiling; empty: all.
+	Only string
 	// Rounds is how many times the variants take turns; Each is how long every single measurement lasts, at least a
 	// second.
 	Rounds int
@@ -46,7 +48,7 @@ type Options struct {
 // Run builds the labs, measures all variants in turn, round after round, and takes the labs down. It must be called
 // inside lab.Enclose.
 func Run(ctx context.Context, o Options) (r Result, err error) {
-	variants := Variants(o.Driver)
+	variants := slices.DeleteFunc(Variants(o.Driver), func(v Variant) bool { return o.Only != "" && v.Name != o.Only })
 	beds, err := startBeds(ctx, variants)
 	defer func() { err = errors.Join(err, closeBeds(beds)) }()
 	if err != nil {

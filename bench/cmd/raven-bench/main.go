@@ -38,6 +38,7 @@ func run() int {
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Driver, "driver", "plain", "tunnel between the gateways: plain or wireguard")
+	f.StringVar(&o.Only, "only", "", "measure this variant alone, for profiling: baseline, overlay or direct (default: all)")
 	f.IntVar(&o.Rounds, "rounds", 5, "how many times the variants take turns")
 	f.DurationVar(&o.Each, "each", 3*time.Second, "length of every single measurement")
 	f.StringVar(&out, "out", "", "file for the result with all raw samples, as JSON (default: none)")
@@ -65,6 +66,11 @@ func measure(ctx context.Context, o bench.Options, out string) error {
 	}
 	if o.Driver != "plain" && o.Driver != "wireguard" {
 		return fmt.Errorf("--driver is %q: plain and wireguard can be measured", o.Driver)
+	}
+	switch o.Only {
+	case "", "baseline", "overlay", "direct":
+	default:
+		return fmt.Errorf("--only is %q: there are baseline, overlay and direct", o.Only)
 	}
 	r, err := bench.Run(ctx, o)
 	if err != nil {
