@@ -146,6 +146,11 @@ func destinationTranslated() match {
 	return bits(&expr.Ct{Key: expr.CtKeySTATUS, Register: reg}, 1<<5)
 }
 
+// replyDirection matches packets against the direction in which their connection began (IP_CT_DIR_REPLY).
+func replyDirection() match {
+	return match{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg}, cmpReg(expr.CmpOpEq, []byte{1})}
+}
+
 // reverseDevice matches where the route back to the source leaves by the device that the packet came in on.
 func reverseDevice() match {
 	return match{&expr.Fib{Register: reg, FlagSADDR: true, FlagIIF: true, ResultOIF: true, FlagPRESENT: true},

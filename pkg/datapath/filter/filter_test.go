@@ -21,7 +21,7 @@ import (
 	"github.com/ravencni/raven/test/netns"
 )
 
-func run(t *testing.T, name string, args ...string) string {
+func run(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput()
 	if err != nil {
@@ -52,7 +52,7 @@ func gatewayPlan() (*topology.Plan, datapath.Host) {
 		}
 }
 
-func mustApply(t *testing.T, a *Applier, plan *topology.Plan, host datapath.Host) int {
+func mustApply(t testing.TB, a *Applier, plan *topology.Plan, host datapath.Host) int {
 	t.Helper()
 	n, err := a.Apply(t.Context(), plan, host)
 	if err != nil {
@@ -211,7 +211,7 @@ func TestWhateverIsDamagedInTheTableComesBackWithOneTransaction(t *testing.T) {
 				return "flush chain inet raven to_remote4; delete set inet raven throws4; add set inet raven throws4 { type ether_addr; }"
 			}},
 			{"a counter deleted", func() string {
-				return "flush chain inet raven to_remote4; flush chain inet raven to_remote6; delete counter inet raven spoofed_source"
+				return "flush chain inet raven to_remote4; flush chain inet raven to_remote6; flush chain inet raven translated; delete counter inet raven spoofed_source"
 			}},
 			{"a stranger's chains added", func() string {
 				return "add chain inet raven x; add chain inet raven y; add rule inet raven x jump y; add rule inet raven y ip saddr { 1.2.3.4, 5.6.7.8 } drop"

@@ -26,6 +26,9 @@ var (
 // rules lists a chain, without its policy.
 func (w *world) rules(iptables, chain string) []string {
 	lines := strings.Split(strings.TrimSpace(w.node.run(iptables, "-S", chain)), "\n")
+	if len(lines) == 1 {
+		return nil
+	}
 	return lines[1:]
 }
 
@@ -88,11 +91,32 @@ func TestVXLANPassesAnInputThatAdmitsOnlyEstablishedTraffic(t *testing.T) {
 	})
 }
 
+func TestTheUnderlaysFamilyDecidesWhereVXLANIsAccepted(t *testing.T) {
+	inWorld(t, topology.RoleMember, func(t *testing.T, w *world) {
+		w.node.run("iptables-nft", "-P", "INPUT", "DROP")
+		w.node.run("ip6tables-nft", "-P", "INPUT", "DROP")
+		w.plan.Overlay.Underlay = addr("fd01::1")
+		w.apply(t)
+		w.assertRules(t, "iptables-nft", "INPUT")
+		w.assertRules(t, "ip6tables-nft", "INPUT", vxlanRule)
+		m := w.host.Underlays[0]
+		m.Name = "eth1"
+		w.host.Underlays = append(w.host.Underlays, m)
+		w.apply(t)
+		w.assertRules(t, "ip6tables-nft", "INPUT", vxlanRule, strings.Replace(vxlanRule, "eth0", "eth1", 1))
+	})
+}
+
 func TestNoHostChainIsMadeWhereThereIsNone(t *testing.T) {
 	inWorld(t, topology.RoleGateway, func(t *testing.T, w *world) {
 		w.apply(t)
 		if out := w.node.run("nft", "list", "tables"); out != "table inet raven\n" {
 			t.Errorf("tables after apply:\n%s", out)
+		}
+		// A chain of that name that nothing calls is not the host's policy.
+		w.node.run("nft", "add table ip filter; add chain ip filter FORWARD")
+		if n := w.apply(t); n != 0 {
+			t.Errorf("a chain without a hook was written to: %d transactions", n)
 		}
 		for _, v6 := range []bool{false, true} {
 			w.node.in(func() {

@@ -195,6 +195,50 @@ func TestOnlyThisNodesPodsSendToOtherRegions(t *testing.T) {
 	})
 }
 
+func TestASpoofedSourceIsDroppedOnItsWayThroughAServiceToo(t *testing.T) {
+	inWorld(t, topology.RoleGateway, func(t *testing.T, w *world) {
+		w.apply(t)
+		w.node.run("nft", "add table inet svc; add chain inet svc pre { type nat hook prerouting priority dstnat; }; "+
+			"add rule inet svc pre ip daddr 10.96.0.1 udp dport 80 dnat to 10.2.0.5:7001; "+
+			"add rule inet svc pre ip6 daddr fd96::1 udp dport 80 dnat to [fd10:2::5]:7001; "+
+			"add rule inet svc pre ip daddr 192.168.1.1 udp dport 30090 meta mark set 0x4000 dnat to 10.1.2.2:7002; "+
+			"add chain inet svc post { type nat hook postrouting priority srcnat; }; add rule inet svc post mark & 0x4000 == 0x4000 masquerade")
+		passes(t, w.pod1, "10.1.1.2:7000", "10.96.0.1:80", w.remote.listen("10.2.0.5:7001"))
+		passes(t, w.pod1, "[fd10:1:1::2]:7000", "[fd96::1]:80", w.remote.listen("[fd10:2::5]:7001"))
+		w.counted(t, CounterSpoofedSource, 4, func() {
+			w.pod1.send("10.1.1.3:7000", "10.96.0.1:80", "another pod's address")
+			w.pod1.send("10.1.2.2:7000", "10.96.0.1:80", "another node's pod")
+			w.pod1.send("10.2.0.7:7000", "10.96.0.1:80", "another region's pod")
+			w.pod1.send("[fd10:1:1::3]:7000", "[fd96::1]:80", "another pod's address")
+		})
+		// An answer may come from anywhere: a NodePort of the gateway that leads to another node's pod.
+		w.node.ip("route replace 10.1.2.0/24 via 192.168.1.2 dev eth0")
+		server := w.lan.listen("10.1.2.2:7002")
+		client := w.remote.listen("10.2.0.5:7003")
+		if _, err := client.WriteToUDPAddrPort([]byte("question"), netip.MustParseAddrPort("192.168.1.1:30090")); err != nil {
+			t.Fatal(err)
+		}
+		_, from := receive(t, server)
+		if _, err := server.WriteToUDPAddrPort([]byte("answer"), from); err != nil {
+			t.Fatal(err)
+		}
+		if got, src := receive(t, client); got != "answer" || src.String() != "192.168.1.1:30090" {
+			t.Errorf("the client received %q from %s", got, src)
+		}
+	})
+}
+
+func TestAPodBehindABridgeReachesOtherRegions(t *testing.T) {
+	inWorld(t, topology.RoleGateway, func(t *testing.T, w *world) {
+		w.node.ip("link add cni0 type bridge", "link set cni0 up", "addr flush dev veth2", "route del fd10:1:1::3/128 dev veth2", "link set veth2 master cni0",
+			"addr add 10.1.1.1/24 dev cni0", "addr add fd10:1:1::1/64 dev cni0")
+		w.pod2.ip("route replace default via 10.1.1.1 dev eth0 onlink", "route replace default via fd10:1:1::1 dev eth0 onlink")
+		w.apply(t)
+		passes(t, w.pod2, "10.1.1.3:7000", "10.2.0.5:7001", w.remote.listen("10.2.0.5:7001"))
+		passes(t, w.pod2, "[fd10:1:1::3]:7000", "[fd10:2::5]:7001", w.remote.listen("[fd10:2::5]:7001"))
+	})
+}
+
 func TestALoosePodSourceMayComeFromAnyDeviceButTheUnderlay(t *testing.T) {
 	inWorld(t, topology.RoleGateway, func(t *testing.T, w *world) {
 		w.filter = New(Options{LoosePodSource: true})

@@ -85,7 +85,7 @@ func (r roles) wantedChains() []chainSpec {
 	out := []chainSpec{
 		r.prerouting(family4), r.outer(family4), r.fromOverlay(family4), r.fromTunnel(family4), r.toRemote(family4),
 		r.prerouting(family6), r.outer(family6), r.fromOverlay(family6), r.fromTunnel(family6), r.toRemote(family6),
-		r.innerRefused(), r.output(), r.input(), r.forward(), r.forwardedOuter(), r.postrouting(), r.clamp(), r.nat(), r.keepSource(),
+		r.innerRefused(), r.output(), r.input(), r.forward(), r.forwardedOuter(), r.translated(), r.postrouting(), r.clamp(), r.nat(), r.keepSource(),
 	}
 	return out
 }
@@ -188,6 +188,34 @@ func (r roles) input() chainSpec {
 func (r roles) forward() chainSpec {
 	c := chainSpec{name: "forward", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookForward, priority: *nftables.ChainPriorityMangle}
 	c.add("", udpTo(datapath.OverlayPort), goTo("forwarded_outer"))
+	for _, d := range r.devices() {
+		c.add("", oifIs(d), destinationTranslated(), goTo("translated"))
+	}
+	if r.direct {
+		for _, f := range []family{family4, family6} {
+			c.add("", f.is(), f.dstIn(setRemote), destinationTranslated(), goTo("translated"))
+		}
+	}
+	return c
+}
+
+// translated judges the sources of what a Service sent to another region: prerouting saw it under the Service's address.
+// A source that is not planned needs a masquerade, which comes later; a planned one must be a pod of this node.
+func (r roles) translated() chainSpec {
+	c := chainSpec{name: "translated"}
+	for _, d := range r.devices() {
+		c.add("", iifIs(d), accept())
+	}
+	c.add("an answer", replyDirection(), accept())
+	c.add("kube-proxy wants a masquerade", markHas(masqueradeMark), accept())
+	for _, f := range []family{family4, family6} {
+		if r.strict {
+			c.add("pods of this node", f.is(), f.srcIn(setLocal), reverseDevice(), accept())
+			c.add("", f.is(), f.srcIn(setLocal), dropAs(CounterSpoofedSource))
+		}
+		c.add("", f.is(), f.srcIn(setInRegion), dropAs(CounterSpoofedSource))
+		c.add("", f.is(), f.srcIn(setRemote), dropAs(CounterSpoofedSource))
+	}
 	return c
 }
 
