@@ -210,6 +210,9 @@ func identify(pid int) (process, error) {
 		return process{}, fmt.Errorf("read the start time of process %d: %w", pid, err)
 	}
 	exe, err := os.Readlink(filepath.Join(proc, "exe"))
+	if errors.Is(err, fs.ErrNotExist) { // it has given up its memory, and is a zombie in a moment
+		return process{}, fmt.Errorf("process %d is ending: %w", pid, os.ErrProcessDone)
+	}
 	if err != nil {
 		return process{}, fmt.Errorf("read the executable of process %d: %w", pid, err)
 	}
