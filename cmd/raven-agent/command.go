@@ -49,7 +49,7 @@ func newCommand(out, err io.Writer) *command {
 		Long: "raven-agent reads the cluster's Gateways, Nodes and TunnelEndpoints and keeps this node's routes, tunnels,\n" +
 			"packet filter and eBPF programs as they have to be. Ending it removes nothing: traffic flows on.",
 		Example:       examples,
-		Args:          cobra.NoArgs,
+		Args:          noArguments,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       version.String(),
@@ -65,6 +65,13 @@ func newCommand(out, err io.Writer) *command {
 	c.root.Flags().SortFlags = false
 	c.root.AddCommand(deviceCommand())
 	return c
+}
+
+func noArguments(cmd *cobra.Command, args []string) error {
+	if err := cobra.NoArgs(cmd, args); err != nil {
+		return usageError{fmt.Errorf("%w; see raven-agent --help", err)}
+	}
+	return nil
 }
 
 func (c *command) run(ctx context.Context, args []string) error {
