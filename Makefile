@@ -24,7 +24,7 @@ help: ## List the targets
 build: ## Build all binaries into bin/
 	@hack/install-deps.sh build
 	@echo "building $(VERSION) into bin/ (the first time some minutes: it fetches and compiles the Go modules)"
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/... ./test/lab/cmd/...
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/... ./test/lab/cmd/... ./bench/cmd/...
 
 .PHONY: generate generate-api generate-bpf
 generate: generate-api generate-bpf ## Make deepcopy, CRDs and BPF objects anew
@@ -48,7 +48,7 @@ lint: ## Check format, go.mod, vet, staticcheck and the rules of the house
 	@hack/house-rules.sh
 
 .PHONY: test
-test: test-unit test-bpf test-lab ## Run every test, with the race detector (root)
+test: test-unit test-bpf test-lab test-floors ## Run every test, with the race detector (root)
 
 .PHONY: test-unit
 test-unit: ## Test the packages under pkg/ and cmd/; parts that need the kernel skip without root
@@ -68,6 +68,19 @@ test-lab: build ## Test the real agents in the lab: regions in network namespace
 	$(as_root)
 	@hack/install-deps.sh test
 	go test -race -count=1 -p 1 -timeout 20m $(TESTFLAGS) ./test/...
+
+.PHONY: test-floors
+test-floors: build ## Measure acceleration against the baseline and hold it to its floors (root, a quiet machine)
+	$(as_root)
+	@hack/install-deps.sh test
+	go test -count=1 -v -timeout 10m $(TESTFLAGS) ./bench
+
+.PHONY: bench-datapath
+bench-datapath: build ## Measure all variants over plain and WireGuard tunnels into bench/results/ (root, a quiet machine)
+	$(as_root)
+	@hack/install-deps.sh test
+	bin/raven-bench --driver=plain --out=bench/results/plain.json
+	bin/raven-bench --driver=wireguard --out=bench/results/wireguard.json
 
 .PHONY: demo
 demo: build ## Three regions talk: start the lab, check it, show a table (root); KEEP=1 leaves it up

@@ -29,6 +29,7 @@ needs() {
 	test) # the race detector links with C
 		cat <<-'LIST'
 			sysctl           procps
+			sockperf         sockperf
 			gcc              gcc
 			/usr/include/stdlib.h libc6-dev
 		LIST
