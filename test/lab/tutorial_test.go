@@ -77,7 +77,7 @@ func TestRegionsTalkAcceleratedAndOnTheBaseline(t *testing.T) {
 			if acceleration == "auto" {
 				run(t, l, checks.Attachments, checks.Dumps, checks.RedirectPod, checks.RedirectNode)
 			}
-			run(t, l, checks.MTU, checks.VirtualIP, checks.Masquerade, checks.PolicyRejectsNewFlows, checks.PolicyRevoked, checks.Spoofing, checks.BadInput,
+			run(t, l, checks.MTU, checks.VirtualIP, checks.Masquerade, checks.PolicyRejectsNewFlows, checks.PolicyRevoked, checks.Spoofing, checks.BadInput, checks.TenApplies, checks.OwnedComeBack,
 				checks.SurviveKill)
 		})
 	}

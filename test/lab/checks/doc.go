@@ -4,6 +4,7 @@ package checks
 
 import (
 	"context"
+	"time"
 
 	"github.com/ravencni/raven/test/lab"
 )
@@ -14,6 +15,8 @@ type Check struct {
 	Name string
 	// Says is the claim, as a sentence without a full stop.
 	Says string
+	// Within is the most that the check may take; zero means 20 s.
+	Within time.Duration
 	// Run returns the evidence in one line, or why the claim is false. It leaves the lab as it found it.
 	Run func(ctx context.Context, l *lab.Lab) (evidence string, err error)
 }
