@@ -71,6 +71,17 @@ func TestAPodCannotReachTheVXLANPortThroughATranslation(t *testing.T) {
 	})
 }
 
+func TestVXLANDoesNotComeThroughTheTunnel(t *testing.T) {
+	inWorld(t, topology.RoleGateway, func(t *testing.T, w *world) {
+		w.apply(t)
+		w.counted(t, CounterVXLANFromPod, 3, func() {
+			w.remote.send("10.2.0.5:7000", "192.168.1.1:4472", "from another region to the gateway")
+			w.remote.send("10.2.0.5:7000", "10.1.2.2:4472", "from another region to a node behind it")
+			w.remote.send("[fd10:2::5]:7000", "[fd01::1]:4472", "from another region to the gateway")
+		})
+	})
+}
+
 func TestANodeMayRouteVXLANBetweenMembersAndNobodyElses(t *testing.T) {
 	inWorld(t, topology.RoleMember, func(t *testing.T, w *world) {
 		// Two more hosts behind the node; one is a member of the region.

@@ -79,7 +79,7 @@ func (r roles) devices() []string {
 }
 
 // wantedChains makes the chains of the table. Which chains there are never changes, only their rules do. The order of
-// rules is by cost: a packet that is not Raven's leaves prerouting after two comparisons of names, one of ports and one
+// rules is by cost: a packet that is not Raven's leaves prerouting after a comparison of ports, two of names and one
 // look-up. (A match of the family costs next to nothing, and lets the nft tool print the addresses by name.)
 func (r roles) wantedChains() []chainSpec {
 	out := []chainSpec{
@@ -90,20 +90,21 @@ func (r roles) wantedChains() []chainSpec {
 	return out
 }
 
-// prerouting tells packets apart before conntrack sees them. IPv4's is the base chain and hands IPv6 over.
+// prerouting tells packets apart before conntrack sees them. IPv4's is the base chain and hands IPv6 over. VXLAN comes
+// first, so that none is taken that another region sends through the tunnel to a node's address.
 func (r roles) prerouting(f family) chainSpec {
 	c := chainSpec{name: "prerouting" + f.suffix}
 	if f.suffix == "4" {
 		c = chainSpec{name: "prerouting", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting, priority: *nftables.ChainPriorityRaw}
 		c.add("", family6.is(), goTo("prerouting6"))
 	}
+	c.add("", udpTo(datapath.OverlayPort), goTo("outer"+f.suffix))
 	if r.overlay != "" {
 		c.add("", iifIs(r.overlay), goTo("from_overlay"+f.suffix))
 	}
 	for _, t := range r.tunnels {
 		c.add("", iifIs(t), goTo("from_tunnel"+f.suffix))
 	}
-	c.add("", udpTo(datapath.OverlayPort), goTo("outer"+f.suffix))
 	c.add("", f.is(), f.dstIn(setRemote), goTo("to_remote"+f.suffix))
 	return c
 }
@@ -114,7 +115,7 @@ func (r roles) outer(f family) chainSpec {
 	c.add("VXLAN of the region needs no conntrack", iifInUnderlays(false), f.is(), f.srcIn(setMembers), notrackAccept())
 	c.add("not a member of the region", iifInUnderlays(false), dropAs(CounterVXLANStranger))
 	c.add("not a member of the region", iifIs("lo"), dropAs(CounterVXLANStranger))
-	c.add("VXLAN made by a pod", dropAs(CounterVXLANFromPod))
+	c.add("VXLAN made by a pod, here or in another region", dropAs(CounterVXLANFromPod))
 	return c
 }
 
