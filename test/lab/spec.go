@@ -29,7 +29,10 @@ type Region struct {
 	// Box is the public address of the NAT box, Router the router's address on the same wire.
 	Box    netip.Prefix
 	Router netip.Prefix
-	Nodes  []Node
+	// LoadBalancer is a public address and port that leads to the gateway's tunnel port by translations which are not
+	// the lab's own; the gateway then needs no public address. The zero value: there is none.
+	LoadBalancer netip.AddrPort
+	Nodes        []Node
 }
 
 // Node is one machine of a region.
@@ -55,7 +58,15 @@ type Pod struct {
 }
 
 // Exposed reports whether other regions can dial the region's gateway.
-func (r *Region) Exposed() bool { return r.Gateway().Public.IsValid() }
+func (r *Region) Exposed() bool { return r.PublicIP().IsValid() }
+
+// PublicIP is where other regions dial the region's gateway; invalid where they cannot.
+func (r *Region) PublicIP() netip.Addr {
+	if r.LoadBalancer.IsValid() {
+		return r.LoadBalancer.Addr()
+	}
+	return r.Gateway().Public.Addr()
+}
 
 // Gateway is the region's first gateway node.
 func (r *Region) Gateway() *Node {

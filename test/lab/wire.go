@@ -22,6 +22,11 @@ func connect(a *Host, aName string, b *Host, bName string) error {
 	return errors.Join(a.Up(aName), b.Up(bName))
 }
 
+// Connect makes a veth between two hosts of the lab and sets both ends up.
+func (l *Lab) Connect(a, aName, b, bName string) error {
+	return connect(l.Host(a), aName, l.Host(b), bName)
+}
+
 // unplug removes the host's cards at once; with its namespace they would vanish too, but later.
 func (h *Host) unplug() error {
 	links, err := h.nl.LinkList()

@@ -86,7 +86,8 @@ var TunnelPortTranslated = Check{
 		}
 		var seen []string
 		for line := range strings.Lines(endpoints) {
-			seen = append(seen, strings.Fields(line)[2])
+			_, endpoint, _ := strings.Cut(strings.TrimSpace(line), "=\t") // a key ends with =
+			seen = append(seen, endpoint)
 		}
 		return fmt.Sprintf("%d conversations passed; %s dialled, the gateway sees %s", reached, cloud.LoadBalancer,
 			strings.Join(seen, ", ")), nil
