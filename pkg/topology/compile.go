@@ -41,7 +41,7 @@ type projection struct {
 	plan  *Plan
 	// ways to the other regions, sorted by region.
 	ways []way
-	// thrown are the addresses that this node reaches by its main table, and its own.
+	// thrown are the addresses that this node reaches by its main table.
 	thrown map[netip.Addr]struct{}
 	// kept are own pod prefixes that are left out of L3: what covers one of them must not stand in Raven's tables here,
 	// or the node would lose its own pods.

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
 )
 
@@ -201,6 +203,37 @@ func TestConflicts(t *testing.T) {
 			problem:   Problem{Object: "Gateway/gw-qingdao", Reason: ReasonSubnetConflict},
 		},
 		{
+			name: "an extra prefix around a service range is out",
+			make: func(c *cluster) {
+				extra(c, "gw-qingdao", "10.96.0.0/12")
+				c.Config.ServiceCIDRs = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}
+			},
+			out:       []string{"10.96.0.0/12"},
+			in:        []string{"10.244.17.0/24"},
+			conflicts: map[string][]string{"10.96.0.0/12": {"Gateway/gw-qingdao", "Node/qingdao-1", "ServiceCIDR"}},
+			problem:   Problem{Object: "Gateway/gw-qingdao", Reason: ReasonSubnetConflict},
+		},
+		{
+			name:      "an extra prefix that is another node's address is out, the address is not",
+			make:      func(c *cluster) { extra(c, "gw-qingdao", "172.16.1.90/32") },
+			in:        []string{"172.16.1.90/32"},
+			conflicts: map[string][]string{"172.16.1.90/32": {"Gateway/gw-qingdao", "Node/qingdao-1", "Node/qingdao-2"}},
+			problem:   Problem{Object: "Gateway/gw-qingdao", Reason: ReasonSubnetConflict},
+		},
+		{
+			name: "an extra prefix that is another node's pod prefix is out, however wide that is",
+			make: func(c *cluster) {
+				extra(c, "gw-qingdao", "10.244.0.0/16")
+				c.nodeNamed("qingdao-2").Spec.PodCIDRs[0] = "10.244.0.0/16"
+				c.Nodes = slices.DeleteFunc(c.Nodes, func(n *corev1.Node) bool {
+					return n.Labels[v1beta1.LabelGateway] != "gw-qingdao" && n.Name != "third-1"
+				})
+			},
+			out:       []string{"10.244.0.0/16"},
+			conflicts: map[string][]string{"10.244.0.0/16": {"Gateway/gw-qingdao", "Node/qingdao-1", "Node/qingdao-2"}},
+			problem:   Problem{Object: "Gateway/gw-qingdao", Reason: ReasonSubnetConflict},
+		},
+		{
 			name:    "a node address that tunnels are dialled at is not routed through them",
 			make:    func(c *cluster) { c.nodeNamed("cloud-1").Status.Addresses[0].Address = "120.79.0.10" },
 			out:     []string{"120.79.0.10/32"},
@@ -308,6 +341,17 @@ func TestANodeKeepsItsOwnPodsWhenTheirPrefixIsOut(t *testing.T) {
 	equal(t, "number of other prefixes", 15, len(p.Prefixes))
 	if !delivered(c.plan("qingdao-1"))["10.244.19.0/24"] {
 		t.Errorf("another node lost the prefix")
+	}
+}
+
+// Or else a gateway whose podCIDR is a typing error would keep another host's packets to itself.
+func TestASingleAddressThatIsOutIsNobodysPod(t *testing.T) {
+	c := tutorial()
+	c.nodeNamed("hangzhou-1").Spec.PodCIDRs[0] = "172.16.1.90/32"
+	p := c.plan("hangzhou-1")
+	equal(t, "local prefixes", prefixes("fd00:244:18::/64"), p.LocalPrefixes)
+	if !delivered(p)["172.16.1.90/32"] {
+		t.Errorf("prefixes %v", p.Prefixes)
 	}
 }
 

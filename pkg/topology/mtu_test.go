@@ -31,6 +31,10 @@ func TestPathMTU(t *testing.T) {
 			plain(c)
 			c.gatewayNamed("gw-cloud").Status.ActiveEndpoints[0].PublicIP = "2001:db8::1"
 		}, "hangzhou-2", 1500, "region/gw-qingdao", 1430, ""},
+		{"the plain driver dialled over IPv6 costs more as well", func(c *cluster) {
+			plain(c)
+			c.gatewayNamed("gw-cloud").Status.ActiveEndpoints[0].PublicIP = "2001:db8::1"
+		}, "cloud-1", 1500, "region/gw-hangzhou", 1430, ""},
 		{"a far overlay over IPv6 counts", func(c *cluster) {
 			plain(c)
 			n := c.nodeNamed("qingdao-1")

@@ -125,6 +125,40 @@ func TestDirectFallsBackToTheOverlayForAFamilyThatTheGatewayLacks(t *testing.T) 
 	}
 }
 
+func TestDirectNeedsAnAddressOfTheFamilyOnThisNodeToo(t *testing.T) {
+	c := tutorial()
+	n := c.nodeNamed("hangzhou-2")
+	n.Status.Addresses, n.Spec.PodCIDRs = n.Status.Addresses[:1], n.Spec.PodCIDRs[:1]
+	p := Compile(c.State, "hangzhou-2", Local{Direct: true})
+	soundAlone(t, p)
+	if h := hopOf(p, "region/gw-cloud/ipv6"); h.Kind != KindOverlay {
+		t.Errorf("IPv6: %v", h)
+	}
+}
+
+func TestDirectNextHopsOfAnIPv6RegionHaveThePlainName(t *testing.T) {
+	c := tutorial()
+	for _, name := range []string{"hangzhou-1", "hangzhou-2"} {
+		n := c.nodeNamed(name)
+		n.Status.Addresses, n.Spec.PodCIDRs = n.Status.Addresses[1:], n.Spec.PodCIDRs[1:]
+	}
+	p := Compile(c.State, "hangzhou-2", Local{Direct: true})
+	soundAlone(t, p)
+	if h := hopOf(p, "region/gw-cloud"); h == nil || h.Kind != KindDirect || h.Underlay != netip.MustParseAddr("fd00:a::103") {
+		t.Errorf("IPv6: %v", h)
+	}
+	if h := hopOf(p, "region/gw-cloud/ipv4"); h == nil || h.Kind != KindOverlay {
+		t.Errorf("IPv4: %v", h)
+	}
+}
+
+func TestTheAddressOfANodeThatIsLeftOutIsStillOnTheLAN(t *testing.T) {
+	c := tutorial()
+	n := c.nodeNamed("hangzhou-2")
+	n.Status.Addresses = n.Status.Addresses[1:]
+	equal(t, "throws", addrs("120.79.0.10", "fd00:a::104"), c.plan("hangzhou-1").Throws)
+}
+
 func TestThrows(t *testing.T) {
 	c := tutorial()
 	te := c.endpoint("cloud-1")

@@ -66,8 +66,8 @@ func (p *projection) fillThrows() {
 		out = append(out, p.observed()...)
 	}
 	p.plan.Throws = sortedAddrs(out)
-	p.thrown = make(map[netip.Addr]struct{}, len(p.plan.Throws)+2)
-	for _, a := range slices.Concat(p.plan.Throws, p.self.addresses()) {
+	p.thrown = make(map[netip.Addr]struct{}, len(p.plan.Throws))
+	for _, a := range p.plan.Throws {
 		p.thrown[a] = struct{}{}
 	}
 }

@@ -53,11 +53,13 @@ type Plan struct {
 
 	// NodeIP4 and NodeIP6 are this node's own underlay addresses; invalid where the node has none of that family.
 	NodeIP4, NodeIP6 netip.Addr
-	// NodeIPConflicts is true where a node address of ours also stands in another region: routes then take their
-	// source address from the local pod prefixes.
+	// NodeIPConflicts is true where other regions have no route to a node address of ours: it stands in another region
+	// too or in a pod or service range, tunnels themselves are dialled at it, or forward-node-ip is off. Routes then take
+	// their source address from the local pod prefixes.
 	NodeIPConflicts bool
-	// LocalPrefixes are this node's own pod prefixes (plus the extra source prefixes on the active gateway). No table
-	// ever holds one of them.
+	// LocalPrefixes are this node's own pod prefixes, those that are left out of L3 included, plus, on the active
+	// gateway, the extra source prefixes that are in L3. No table ever holds one of them. A planned prefix inside one of
+	// them leads elsewhere: a node that the gateway announces a summary for, or the rightful owner of a part.
 	LocalPrefixes []netip.Prefix
 
 	// Overlay is raven0; nil: the device must not exist.
@@ -73,7 +75,7 @@ type Plan struct {
 	// addresses, the API server.
 	Throws []netip.Addr
 
-	// Problems are the inputs that were left out, sorted by object, reason, message.
+	// Problems are the inputs that were left out, of the whole cluster, sorted by object, reason, message.
 	Problems []Problem
 	// Conflicts are the prefixes that stand in two regions, or overlap a pod or service range of another; they are left
 	// out of L3 on every node.
@@ -125,7 +127,7 @@ type Peer struct {
 	PublicKey string
 	// Endpoint is where to dial; invalid where the peer dials us.
 	Endpoint netip.AddrPort
-	// KeepaliveSeconds is non-zero where this end is behind a NAT.
+	// KeepaliveSeconds is non-zero where this end cannot be dialled, so that it must keep the way back to it open.
 	KeepaliveSeconds int
 	// Prefixes may come from this peer and go to it: its own region's and those that it relays for us. A prefix is at
 	// one peer only.
@@ -136,7 +138,8 @@ type Peer struct {
 
 // NextHop is where prefixes point. Failover rewrites next hops and leaves the prefixes alone.
 type NextHop struct {
-	// ID is "region/<gateway name>" or "node/<node name>"; stable for as long as that object exists.
+	// ID is "region/<gateway name>" or "node/<node name>"; stable for as long as that object exists. With Local.Direct the
+	// family that is not the underlay's has a next hop of its own, with "/ipv4" or "/ipv6" behind the name.
 	ID   string
 	Kind Kind
 	// Node is the neighbour (overlay, direct) or the peer's node (tunnel).
@@ -158,7 +161,7 @@ type Prefix struct {
 	NextHop string
 }
 
-// Problem is an input item that was left out; all the rest of the Plan works without it.
+// Problem is an input item that was left out, or read with a correction; all the rest of the Plan works without it.
 type Problem struct {
 	// Object is Kind/name, such as Node/edge-1.
 	Object string
@@ -171,6 +174,6 @@ type Problem struct {
 // Conflict is a prefix that cannot be routed because it means two things.
 type Conflict struct {
 	Prefix netip.Prefix
-	// Regions and Objects that claim it (Node/a, Gateway/b, ServiceCIDR), sorted.
+	// Objects that claim it or a part of it (Node/a, Gateway/b, ServiceCIDR), sorted; of very many, some.
 	Objects []string
 }

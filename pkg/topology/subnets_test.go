@@ -71,3 +71,16 @@ func TestExtraPrefixesInTheStatusAreNotPods(t *testing.T) {
 		t.Errorf("conflicts %v", p.Conflicts)
 	}
 }
+
+// A node's allocated prefix keeps its authority although the annotation lists it again.
+func TestAPodCIDRThatIsListedAsExtraTooIsAPodCIDR(t *testing.T) {
+	c := tutorial()
+	gw := c.gatewayNamed("gw-qingdao")
+	gw.Annotations = map[string]string{v1beta1.AnnotationExtraSourceCIDRs: "10.244.16.0/24"}
+	gw.Status.Nodes = []v1beta1.NodeInfo{{NodeName: "qingdao-1", Subnets: []string{"10.244.16.0/24", "fd00:244:16::/64"}}}
+	c.nodeNamed("hangzhou-2").Status.Addresses[0].Address = "10.244.16.9" // gives way to pods, but not to an extra prefix
+	got := delivered(c.plan("cloud-1"))
+	if !got["10.244.16.0/24"] || got["10.244.16.9/32"] {
+		t.Errorf("delivered %v", got)
+	}
+}
