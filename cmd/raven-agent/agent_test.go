@@ -12,6 +12,7 @@ import (
 )
 
 func TestTheAgentOutlivesItselfAndLeavesANodeAsItFoundIt(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		n := newNode(t)
 		before := n.kernel()
@@ -78,6 +79,7 @@ func TestTheAgentOutlivesItselfAndLeavesANodeAsItFoundIt(t *testing.T) {
 }
 
 func TestWhatSomebodyDeletesComesBackWithOneWrite(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		n := newNode(t)
 		p := n.start()
@@ -103,6 +105,7 @@ func TestWhatSomebodyDeletesComesBackWithOneWrite(t *testing.T) {
 }
 
 func TestAForcedBPFFailureLeavesTheBaselineAndSaysSo(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		n := newNode(t)
 		p := n.start("--force-bpf-failure")
@@ -121,6 +124,7 @@ func TestAForcedBPFFailureLeavesTheBaselineAndSaysSo(t *testing.T) {
 }
 
 func TestANodeOfNoRegionAndANodeWithoutL3OwnNothing(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]func(n *node) []string{
 		"no region":   func(*node) []string { return []string{"--node-name=stranger"} },
 		"L3 disabled": func(n *node) []string { n.write("cfg.yaml", switchedOff); return nil },
@@ -147,6 +151,7 @@ data: {enable-l3-tunnel: "false"}
 `
 
 func TestSwitchingL3OffAndOnTakesEverythingDownAndBuildsItUp(t *testing.T) {
+	t.Parallel()
 	netns.Run(t, func(t *testing.T) {
 		n := newNode(t)
 		before := n.kernel()
