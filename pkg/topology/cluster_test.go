@@ -142,14 +142,30 @@ func large(gateways, nodesEach int) *cluster {
 }
 
 func BenchmarkCompile(b *testing.B) {
-	c := large(1000, 10)
-	for _, self := range []string{"gw-0000-0", "gw-0001-0", "gw-0001-5"} {
-		role := Compile(c.State, self, Local{}).Role
-		b.Run(fmt.Sprintf("%s/%s", role, self), func(b *testing.B) {
+	measure := func(name string, s State, self string) {
+		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				Compile(c.State, self, Local{UnderlayMTU: 1500})
+				Compile(s, self, Local{UnderlayMTU: 1500})
 			}
 		})
 	}
+	c := large(1000, 10)
+	measure("hub", c.State, "gw-0000-0")
+	measure("gateway under NAT", c.State, "gw-0001-0")
+	measure("member", c.State, "gw-0001-5")
+
+	// The same LAN everywhere, as with cheap routers: every address is a conflict of a thousand.
+	for i, n := range c.Nodes {
+		n.Status.Addresses[0].Address = fmt.Sprintf("192.168.1.%d", 2+i%10)
+	}
+	measure("one LAN for all", c.State, "gw-0001-0")
+
+	// A prefix that covers all others, a thousand times.
+	for i, n := range c.Nodes {
+		if i%10 == 3 {
+			n.Spec.PodCIDRs[0] = "10.0.0.0/8"
+		}
+	}
+	measure("a thousand wide prefixes", c.State, "gw-0001-0")
 }
