@@ -7,14 +7,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	"github.com/ravencni/raven/test/netns"
 )
 
 func TestTheAgentOutlivesItselfAndLeavesANodeAsItFoundIt(t *testing.T) {
-	t.Parallel()
-	netns.Run(t, func(t *testing.T) {
-		n := newNode(t)
+	onNode(t, func(t *testing.T, n *node) {
 		before := n.kernel()
 
 		first := n.start()
@@ -79,9 +75,7 @@ func TestTheAgentOutlivesItselfAndLeavesANodeAsItFoundIt(t *testing.T) {
 }
 
 func TestWhatSomebodyDeletesComesBackWithOneWrite(t *testing.T) {
-	t.Parallel()
-	netns.Run(t, func(t *testing.T) {
-		n := newNode(t)
+	onNode(t, func(t *testing.T, n *node) {
 		p := n.start()
 		p.awaitReady()
 		for _, c := range []struct{ part, remove, there string }{
@@ -105,9 +99,7 @@ func TestWhatSomebodyDeletesComesBackWithOneWrite(t *testing.T) {
 }
 
 func TestAForcedBPFFailureLeavesTheBaselineAndSaysSo(t *testing.T) {
-	t.Parallel()
-	netns.Run(t, func(t *testing.T) {
-		n := newNode(t)
+	onNode(t, func(t *testing.T, n *node) {
 		p := n.start("--force-bpf-failure")
 		p.awaitReady()
 		if ok, words := n.planned(); !ok {
@@ -124,14 +116,12 @@ func TestAForcedBPFFailureLeavesTheBaselineAndSaysSo(t *testing.T) {
 }
 
 func TestANodeOfNoRegionAndANodeWithoutL3OwnNothing(t *testing.T) {
-	t.Parallel()
 	for name, change := range map[string]func(n *node) []string{
 		"no region":   func(*node) []string { return []string{"--node-name=stranger"} },
 		"L3 disabled": func(n *node) []string { n.write("cfg.yaml", switchedOff); return nil },
 	} {
 		t.Run(name, func(t *testing.T) {
-			netns.Run(t, func(t *testing.T) {
-				n := newNode(t)
+			onNode(t, func(t *testing.T, n *node) {
 				before := n.kernel()
 				p := n.start(change(n)...)
 				p.awaitReady()
@@ -151,9 +141,7 @@ data: {enable-l3-tunnel: "false"}
 `
 
 func TestSwitchingL3OffAndOnTakesEverythingDownAndBuildsItUp(t *testing.T) {
-	t.Parallel()
-	netns.Run(t, func(t *testing.T) {
-		n := newNode(t)
+	onNode(t, func(t *testing.T, n *node) {
 		before := n.kernel()
 		p := n.start()
 		p.awaitReady()

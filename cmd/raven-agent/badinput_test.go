@@ -6,14 +6,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/ravencni/raven/test/netns"
 )
 
 func TestABadInputCostsOnlyItselfAndIsNamedInLogMetricAndStatus(t *testing.T) {
-	t.Parallel()
-	netns.Run(t, func(t *testing.T) {
-		n := newNode(t)
+	onNode(t, func(t *testing.T, n *node) {
 		p := n.start()
 		p.awaitReady()
 		nodeOf := func(region, name, cidrs, ip string) string {

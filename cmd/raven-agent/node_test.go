@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ravencni/raven/test/netns"
 )
 
 // TestMain lets the test binary be the agent, and the process that the agent starts, so that the real program runs in
@@ -71,16 +73,28 @@ status:
   tunnels: [{driver: wireguard, port: 4500, publicKey: "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="}]
 `
 
-// node is the namespace of the calling test, set up like a node.
+// node is the namespace of the calling goroutine.
 type node struct {
 	t         *testing.T
 	manifests string
-	state     string
+	started   []*process
 }
 
-func newNode(t *testing.T) *node {
+// onNode runs f in a namespace that is set up like a node. f must not use t.Run, whose goroutine is elsewhere.
+func onNode(t *testing.T, f func(t *testing.T, n *node)) {
 	t.Helper()
-	n := &node{t: t, manifests: t.TempDir(), state: "/var/lib/raven"}
+	t.Parallel()
+	netns.Run(t, func(t *testing.T) {
+		n := &node{t: t, manifests: t.TempDir()}
+		// Deferred and not t.Cleanup's, which runs outside the namespace: no process outlives the test.
+		defer n.end()
+		n.setUp()
+		f(t, n)
+	})
+}
+
+func (n *node) setUp() {
+	n.t.Helper()
 	n.sh(`ip link add u0 type veth peer name u1
 		ip link set u0 addrgenmode none
 		ip link set u1 addrgenmode none
@@ -90,16 +104,21 @@ func newNode(t *testing.T) *node {
 		ip link set u1 up
 		ip route add default via 10.0.0.254
 		nft add table inet other; nft 'add chain inet other forward { type filter hook forward priority 0; }'`)
-	if err := os.WriteFile(filepath.Join(n.manifests, "cluster.yaml"), []byte(manifests), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	n.write("cluster.yaml", manifests)
 	n.await("the veth's carrier", func() (bool, string) {
 		out := n.sh("ip link show up; ip -4 route; ip -6 route")
 		return !strings.Contains(out, "NO-CARRIER") && !strings.Contains(out, "linkdown"), out
 	})
-	// Whatever happens, no process of the agent's outlives the test.
-	t.Cleanup(func() { n.run("--cleanup") })
-	return n
+}
+
+func (n *node) end() {
+	n.t.Helper()
+	for _, p := range n.started {
+		p.end(syscall.SIGKILL)
+	}
+	if out, code := n.run("--cleanup"); code != 0 {
+		n.t.Errorf("the cleanup ended with %d:\n%s", code, out)
+	}
 }
 
 // write puts a file into the manifests folder.
@@ -167,7 +186,7 @@ func (l *logText) String() string {
 // logged says whether the agent wrote some words.
 func (p *process) logged(words string) bool { return strings.Contains(p.log.String(), words) }
 
-// start starts the agent; it ends with the test at the latest.
+// start starts the agent; it ends with the node at the latest.
 func (n *node) start(args ...string) *process {
 	n.t.Helper()
 	p := &process{n: n, log: &logText{}}
@@ -180,7 +199,7 @@ func (n *node) start(args ...string) *process {
 	if err := p.cmd.Start(); err != nil {
 		n.t.Fatal(err)
 	}
-	n.t.Cleanup(func() { p.end(syscall.SIGKILL) })
+	n.started = append(n.started, p)
 	return p
 }
 
