@@ -173,3 +173,15 @@ func (f family) keepSource() match {
 	src := f.src
 	return match{&src, &expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.nfproto), RegAddrMin: reg, RegAddrMax: reg}}
 }
+
+// own matches sources that are addresses of this host (RTN_LOCAL of linux/rtnetlink.h).
+func ownSource() match {
+	return match{&expr.Fib{Register: reg, FlagSADDR: true, ResultADDRTYPE: true},
+		cmpReg(expr.CmpOpEq, binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL))}
+}
+
+// sourceBecomes translates the source to an address.
+func (f family) sourceBecomes(a netip.Addr) match {
+	return match{&expr.Immediate{Register: reg, Data: a.AsSlice()},
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.nfproto), RegAddrMin: reg, RegAddrMax: reg}}
+}

@@ -78,6 +78,23 @@ func TestKubeProxysMasqueradeIsLeftAlone(t *testing.T) {
 	})
 }
 
+func TestTheNodesOtherAddressesLeaveAsTheNodeUnlessSomebodyElseTranslatesThem(t *testing.T) {
+	inWorld(t, topology.RoleGateway, func(t *testing.T, w *world) {
+		w.node.ip("addr add 172.31.0.5/24 dev eth0", "addr add fd31::5/64 dev eth0")
+		w.apply(t)
+		remote4, remote6 := w.remote.listen("10.2.0.5:7001"), w.remote.listen("[fd10:2::5]:7001")
+		arrivesFrom(t, "192.168.1.1", w.node, "172.31.0.5:7000", "10.2.0.5:7001", remote4)
+		arrivesFrom(t, "fd01::1", w.node, "[fd31::5]:7000", "[fd10:2::5]:7001", remote6)
+		passes(t, w.node, "192.168.1.1:7001", "10.2.0.5:7001", remote4)
+		passes(t, w.pod1, "10.1.1.2:7001", "10.2.0.5:7001", remote4)
+		// What does not go to other regions is nothing to Raven.
+		arrivesFrom(t, "172.31.0.5", w.node, "172.31.0.5:7002", "192.168.1.9:7002", w.lan.listen("192.168.1.9:7002"))
+
+		w.node.run("iptables-nft", "-t", "nat", "-A", "POSTROUTING", "-s", "172.31.0.5", "-j", "SNAT", "--to-source", "203.0.113.1")
+		arrivesFrom(t, "203.0.113.1", w.node, "172.31.0.5:7003", "10.2.0.5:7001", remote4)
+	})
+}
+
 func TestWithKindDirectTheSourceIsKeptOnTheUnderlay(t *testing.T) {
 	inWorld(t, topology.RoleMember, func(t *testing.T, w *world) {
 		w.plan.NextHops = []topology.NextHop{{ID: "region/beijing", Kind: topology.KindDirect}}

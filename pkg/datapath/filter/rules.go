@@ -85,7 +85,7 @@ func (r roles) wantedChains() []chainSpec {
 	out := []chainSpec{
 		r.prerouting(family4), r.outer(family4), r.fromOverlay(family4), r.fromTunnel(family4), r.toRemote(family4),
 		r.prerouting(family6), r.outer(family6), r.fromOverlay(family6), r.fromTunnel(family6), r.toRemote(family6),
-		r.innerRefused(), r.output(), r.input(), r.forward(), r.forwardedOuter(), r.translated(), r.postrouting(), r.clamp(), r.nat(), r.keepSource(),
+		r.innerRefused(), r.output(), r.input(), r.forward(), r.forwardedOuter(), r.translated(), r.postrouting(), r.clamp(), r.nat(), r.keepSource(), r.lastNAT(),
 	}
 	return out
 }
@@ -266,6 +266,26 @@ func (r roles) nat() chainSpec {
 		for _, f := range []family{family4, family6} {
 			c.add("", f.is(), f.dstIn(setRemote), oifInUnderlays(), goTo("keep_source"))
 			c.add("", f.is(), f.srcIn(setRemote), iifInUnderlays(false), goTo("keep_source"))
+		}
+	}
+	return c
+}
+
+// lastNAT comes just after srcnat, when nobody has translated: what this host sends by Raven's devices from another of
+// its addresses, such as one that was chosen for a Service's address by the default route of a second card, leaves as
+// the node that the regions know. Any other source would be refused there.
+func (r roles) lastNAT() chainSpec {
+	c := chainSpec{name: "last_nat", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPostrouting, priority: *nftables.ChainPriorityNATSource + 1}
+	for _, a := range r.nodes {
+		f := family4
+		if a.Is6() {
+			f = family6
+		}
+		for _, d := range r.devices() {
+			c.add("this node by another address", oifIs(d), f.is(), ownSource(), f.sourceBecomes(a))
+		}
+		if r.direct {
+			c.add("this node by another address", f.is(), f.dstIn(setRemote), oifInUnderlays(), ownSource(), f.sourceBecomes(a))
 		}
 	}
 	return c
