@@ -49,6 +49,7 @@ type Agent struct {
 	limiter     *rate.Limiter
 	plan        *topology.Plan // of the last pass
 	published   *v1beta1.TunnelEndpointStatus
+	listed      bool // the source lists this node's TunnelEndpoint
 	underlayMTU int
 	problemsNow map[string][]topology.Problem // by where they come from
 	failed      map[string]string

@@ -36,7 +36,11 @@ func (a *Agent) loop(ctx context.Context) error {
 			a.readPeers(ctx)
 			close(done)
 		case <-ticker.C:
-			want("resync")
+			if len(a.failed) > 0 || time.Since(a.View().Passed) >= resync {
+				want("resync")
+			} else {
+				a.readPeers(ctx)
+			}
 			ticker.Reset(a.period())
 		case <-due.C:
 			why := reasons.take()
@@ -48,7 +52,7 @@ func (a *Agent) loop(ctx context.Context) error {
 	}
 }
 
-// period until the next resync.
+// period until the next look, at everything or at the tunnels alone.
 func (a *Agent) period() time.Duration {
 	if len(a.failed) > 0 {
 		return retry

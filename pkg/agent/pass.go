@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/ravencni/raven/pkg/agent/source"
 	"github.com/ravencni/raven/pkg/agent/view"
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
@@ -22,7 +24,7 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 	v := &view.View{
 		Synced: in.Synced, Waiting: in.Waiting, FromSnapshot: !in.Synced && a.Seeded,
 		Gateways: len(in.State.Gateways), Nodes: len(in.State.Nodes), Endpoints: len(in.State.Endpoints),
-		Held: heldBack(in), Passed: a.View().Passed,
+		Held: heldBack(in, a.Node), Passed: a.View().Passed,
 	}
 	a.problemsNow["source"] = in.Problems
 	if v.Held != "" || (!in.Synced && !a.Seeded) {
@@ -74,7 +76,8 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 
 // heldBack says why an input must not be applied; empty: it may. An answer without any Gateway, or without any word on
 // which nodes there are, would take down working tunnels, and it is what an empty folder or a broken cache looks like.
-func heldBack(in source.Input) string {
+// So would one without this very node, which an agent that runs is proof of.
+func heldBack(in source.Input, node string) string {
 	if in.Emptied || !in.State.Config.EnableTunnel {
 		return "" // said in so many words
 	}
@@ -84,6 +87,10 @@ func heldBack(in source.Input) string {
 	named := slices.ContainsFunc(in.State.Gateways, func(g *v1beta1.Gateway) bool { return len(g.Status.Nodes) > 0 })
 	if len(in.State.Nodes) == 0 && !named {
 		return "it has neither Nodes nor Gateways whose status names nodes; whatever Raven set up before stays"
+	}
+	if !slices.ContainsFunc(in.State.Nodes, func(n *corev1.Node) bool { return n.Name == node }) {
+		return "it has no Node " + node + ", which this agent runs on; whatever Raven set up before stays: check --node-name, " +
+			"or run raven-agent --cleanup where the node has left the cluster for good"
 	}
 	return ""
 }
@@ -152,10 +159,11 @@ func (a *Agent) finish(in source.Input, v *view.View) {
 	if in.Synced && v.Held == "" && a.snapshots != nil {
 		a.snapshots.offer(in)
 	}
-	a.publish(in, v)
+	a.listed = slices.ContainsFunc(in.State.Endpoints, func(e *v1beta1.TunnelEndpoint) bool { return e.Name == a.Node })
+	a.publish(v)
 }
 
-// readPeers refreshes the tunnels' figures in the view.
+// readPeers refreshes the tunnels' figures in the view, and publishes a tunnel that came up or went down.
 func (a *Agent) readPeers(ctx context.Context) {
 	if a.driver == nil || a.plan == nil {
 		return
@@ -164,6 +172,7 @@ func (a *Agent) readPeers(ctx context.Context) {
 	v.Peers = a.peers(ctx)
 	v.Failed = maps.Clone(a.failed)
 	a.latest.Store(&v)
+	a.publish(&v)
 }
 
 // checkNodeIP compares --node-ip with what the cluster says.

@@ -3,8 +3,11 @@ package agent
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/ravencni/raven/pkg/agent/source"
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
@@ -77,6 +80,9 @@ func TestAnInputThatLooksLikeAnEmptyAnswerIsNotApplied(t *testing.T) {
 			for _, g := range in.State.Gateways {
 				g.Status.Nodes = nil
 			}
+		}), false},
+		{"not this very node", empty(func(in *source.Input) {
+			in.State.Nodes = slices.DeleteFunc(in.State.Nodes, func(n *corev1.Node) bool { return n.Name == "b1" })
 		}), false},
 		{"no gateway, since the last one was seen being deleted", empty(func(in *source.Input) {
 			in.State.Gateways, in.Emptied = nil, true

@@ -19,14 +19,36 @@ func (a *Agent) logPlan(plan *topology.Plan, why string) {
 	if reflect.DeepEqual(old, plan) {
 		return
 	}
-	attrs := []any{"because", why}
+	var attrs []any
 	if old.Role != plan.Role || old.Region != plan.Region {
 		attrs = append(attrs, "role", plan.Role, "region", plan.Region)
 	}
 	attrs = difference(attrs, "peers", peersOf(old), peersOf(plan))
 	attrs = difference(attrs, "nexthops", nextHopsOf(old), nextHopsOf(plan))
 	attrs = difference(attrs, "prefixes", prefixesOf(old), prefixesOf(plan))
-	a.Log.Info("the plan changed", attrs...)
+	for _, part := range []struct {
+		name     string
+		old, now any
+	}{
+		{"overlay", old.Overlay, plan.Overlay}, {"listen_port", port(old), port(plan)}, {"throws", old.Throws, plan.Throws},
+		{"local_prefixes", old.LocalPrefixes, plan.LocalPrefixes}, {"conflicts", old.Conflicts, plan.Conflicts},
+		{"node_ips", nodeIPs(old), nodeIPs(plan)},
+	} {
+		if !reflect.DeepEqual(part.old, part.now) {
+			attrs = append(attrs, part.name, "changed")
+		}
+	}
+	// Problems have lines of their own.
+	if len(attrs) > 0 {
+		a.Log.Info("the plan changed", append(attrs, "because", why)...)
+	}
+}
+
+func port(p *topology.Plan) int {
+	if p.Tunnel == nil {
+		return 0
+	}
+	return p.Tunnel.ListenPort
 }
 
 // difference adds what came, went and changed, by name.

@@ -10,7 +10,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/ravencni/raven/pkg/agent/source"
 	"github.com/ravencni/raven/pkg/agent/view"
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
 	"github.com/ravencni/raven/pkg/topology"
@@ -117,14 +116,13 @@ func (a *Agent) peers(ctx context.Context) []tunnel.PeerStatus {
 }
 
 // publish hands the node's TunnelEndpoint to the publisher.
-func (a *Agent) publish(in source.Input, v *view.View) {
+func (a *Agent) publish(v *view.View) {
 	if a.Publisher == nil || v.Plan == nil {
 		return
 	}
 	status := endpointStatus(v, a.published)
 	a.published = &status
-	listed := slices.ContainsFunc(in.State.Endpoints, func(e *v1beta1.TunnelEndpoint) bool { return e.Name == a.Node })
-	a.Publisher.Set(status, in.Synced && !listed)
+	a.Publisher.Set(status, v.Synced && !a.listed)
 }
 
 // endpointStatus is the node's own word. The message about a peer keeps its text for as long as the peer's state stays,

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ravencni/raven/pkg/agent/view"
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
@@ -45,7 +47,9 @@ func TestAMemberPublishesItsKeyTooAndANodeOfNoRegionDoesNot(t *testing.T) {
 		t.Errorf("a member says %+v", got)
 	}
 	b = newBench(t, "stranger")
-	b.pass(cluster())
+	in := cluster()
+	in.State.Nodes = append(in.State.Nodes, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "stranger"}})
+	b.pass(in)
 	if got := endpointStatus(b.view(), nil); len(got.Tunnels) != 0 || got.Gateway != "" || got.Datapath != v1beta1.DatapathOff {
 		t.Errorf("a node of no region says %+v", got)
 	}
