@@ -49,7 +49,8 @@ type PeerStatus struct {
 
 // Result says what an Apply did.
 type Result struct {
-	// Device is the zero value where the plan wants no tunnel on this node.
+	// Device is the zero value where the plan wants no tunnel on this node, and where there is none. An Apply that fails
+	// reports the device that stands, so that nobody takes routes and filters away from under running tunnels.
 	Device Device
 	// Changes counts writes to the kernel or to the driver's process; 0 where all was as planned.
 	Changes int

@@ -77,13 +77,15 @@ func (d *Driver) Apply(_ context.Context, plan *topology.Plan) (tunnel.Result, e
 	}
 	d.peers = wantedPeers(plan)
 	l, changes, err := d.ensureDevice(plan)
+	result := tunnel.Result{Changes: changes}
 	if err != nil {
-		return tunnel.Result{Changes: changes}, err
+		// What stands may well carry traffic still.
+		if l, findErr := link.Find(d.device); findErr == nil && l != nil && l.Type() == "vxlan" {
+			result.Device = d.deviceOf(l, plan)
+		}
+		return result, err
 	}
-	result := tunnel.Result{
-		Device:  tunnel.Device{Name: d.device, Index: l.Attrs().Index, Ethernet: true, MTU: plan.Tunnel.MTU},
-		Changes: changes,
-	}
+	result.Device = d.deviceOf(l, plan)
 	var errs []error
 	for _, p := range d.peers {
 		errs = append(errs, p.err)
@@ -98,6 +100,10 @@ func (d *Driver) Apply(_ context.Context, plan *topology.Plan) (tunnel.Result, e
 	n, err = applyNeighbours(l, d.peers)
 	result.Changes += n
 	return result, errors.Join(append(errs, err)...)
+}
+
+func (d *Driver) deviceOf(l netlink.Link, plan *topology.Plan) tunnel.Device {
+	return tunnel.Device{Name: d.device, Index: l.Attrs().Index, Ethernet: true, MTU: plan.Tunnel.MTU}
 }
 
 // ensureDevice returns the VXLAN device. Its port and its outer family are fixed when it is made, so that a device with

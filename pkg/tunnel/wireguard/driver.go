@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
@@ -111,7 +112,7 @@ func (d *Driver) Apply(ctx context.Context, plan *topology.Plan) (tunnel.Result,
 	}
 	key, err := loadKey(d.opts.StateDir)
 	if err != nil {
-		return tunnel.Result{}, err
+		return tunnel.Result{Device: d.standing(plan)}, err
 	}
 	wanted, refused, errs := wantedPeers(plan.Tunnel.Peers, key)
 	d.wanted, d.refused = wanted, refused
@@ -120,9 +121,10 @@ func (d *Driver) Apply(ctx context.Context, plan *topology.Plan) (tunnel.Result,
 	l, n, err := d.ensureDevice(ctx)
 	result.Changes += n
 	if err != nil {
+		result.Device = d.standing(plan)
 		return result, errors.Join(append(errs, err)...)
 	}
-	result.Device = tunnel.Device{Name: l.Attrs().Name, Index: l.Attrs().Index, MTU: plan.Tunnel.MTU}
+	result.Device = deviceOf(l, plan)
 
 	// The link first: a device that is down sends no handshake when it gets its peers.
 	n, err = link.Apply(l, link.Want{
@@ -136,6 +138,20 @@ func (d *Driver) Apply(ctx context.Context, plan *topology.Plan) (tunnel.Result,
 	n, err = d.configure(key, plan.Tunnel.ListenPort)
 	result.Changes += n
 	return result, errors.Join(append(errs, err)...)
+}
+
+// standing is the device as it is, where Apply failed before it came to it: it may well carry traffic, and to those who
+// lead packets into it a device that is not reported is one that is gone. It is zero where there is none.
+func (d *Driver) standing(plan *topology.Plan) tunnel.Device {
+	l, err := link.Find(d.opts.Device)
+	if err != nil || l == nil || l.Type() != kernelDevice && l.Type() != userspaceDevice {
+		return tunnel.Device{}
+	}
+	return deviceOf(l, plan)
+}
+
+func deviceOf(l netlink.Link, plan *topology.Plan) tunnel.Device {
+	return tunnel.Device{Name: l.Attrs().Name, Index: l.Attrs().Index, MTU: plan.Tunnel.MTU}
 }
 
 // configure writes the difference between the device and d.wanted.

@@ -279,6 +279,21 @@ func TestADeletedSocketComesBackAndADeadOneIsNoHindrance(t *testing.T) {
 	p.a.awaitHandshake("b")
 }
 
+func TestAnApplyThatFailsReportsTheDeviceThatStands(t *testing.T) {
+	p := newPair(t)
+	want := p.a.apply(p.planA, -1).Device
+	if err := os.WriteFile(filepath.Join(p.a.opts.StateDir, keyFile), []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.a.do(func() error {
+		result, err := p.a.Apply(t.Context(), p.planA)
+		if err == nil || result.Device != want {
+			return fmt.Errorf("Apply with a damaged key reports the device %+v, want %+v, and the error %w", result.Device, want, err)
+		}
+		return nil
+	})
+}
+
 func TestALostRoleTakesTheDeviceAndTheProcessAndKeepsTheKey(t *testing.T) {
 	p := newPair(t)
 	p.connect()
