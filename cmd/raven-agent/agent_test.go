@@ -117,7 +117,10 @@ func TestAForcedBPFFailureLeavesTheBaselineAndSaysSo(t *testing.T) {
 
 func TestANodeOfNoRegionAndANodeWithoutL3OwnNothing(t *testing.T) {
 	for name, change := range map[string]func(n *node) []string{
-		"no region":   func(*node) []string { return []string{"--node-name=stranger"} },
+		"no region": func(n *node) []string {
+			n.write("stranger.yaml", "apiVersion: v1\nkind: Node\nmetadata: {name: stranger}\n")
+			return []string{"--node-name=stranger"}
+		},
 		"L3 disabled": func(n *node) []string { n.write("cfg.yaml", switchedOff); return nil },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -74,19 +74,15 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 	return nil
 }
 
-// heldBack says why an input must not be applied; empty: it may. An answer without any Gateway, or without any word on
-// which nodes there are, would take down working tunnels, and it is what an empty folder or a broken cache looks like.
-// So would one without this very node, which an agent that runs is proof of.
+// heldBack says why an input must not be applied; empty: it may. An answer without any Gateway, or without the very node
+// that this agent runs on, would take down working tunnels, and it is what an empty folder, a folder that is being
+// filled and a broken cache look like.
 func heldBack(in source.Input, node string) string {
 	if in.Emptied || !in.State.Config.EnableTunnel {
 		return "" // said in so many words
 	}
 	if len(in.State.Gateways) == 0 {
 		return "it has no Gateway; whatever Raven set up before stays"
-	}
-	named := slices.ContainsFunc(in.State.Gateways, func(g *v1beta1.Gateway) bool { return len(g.Status.Nodes) > 0 })
-	if len(in.State.Nodes) == 0 && !named {
-		return "it has neither Nodes nor Gateways whose status names nodes; whatever Raven set up before stays"
 	}
 	if !slices.ContainsFunc(in.State.Nodes, func(n *corev1.Node) bool { return n.Name == node }) {
 		return "it has no Node " + node + ", which this agent runs on; whatever Raven set up before stays: check --node-name, " +
@@ -135,7 +131,7 @@ func (a *Agent) track(host datapath.Host) {
 		return
 	}
 	var indices []int
-	for _, l := range host.Underlays {
+	for _, l := range append(slices.Clone(host.Underlays), host.Outers...) {
 		indices = append(indices, l.Index)
 	}
 	if host.Tunnel.Index != 0 {

@@ -75,12 +75,7 @@ func TestAnInputThatLooksLikeAnEmptyAnswerIsNotApplied(t *testing.T) {
 	}{
 		{"no gateway", empty(func(in *source.Input) { in.State.Gateways = nil }), false},
 		{"nothing at all", empty(func(in *source.Input) { in.State = topology.State{Config: in.State.Config} }), false},
-		{"neither nodes nor a status that names them", empty(func(in *source.Input) {
-			in.State.Nodes = nil
-			for _, g := range in.State.Gateways {
-				g.Status.Nodes = nil
-			}
-		}), false},
+		{"no nodes", empty(func(in *source.Input) { in.State.Nodes = nil }), false},
 		{"not this very node", empty(func(in *source.Input) {
 			in.State.Nodes = slices.DeleteFunc(in.State.Nodes, func(n *corev1.Node) bool { return n.Name == "b1" })
 		}), false},
