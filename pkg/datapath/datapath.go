@@ -39,6 +39,9 @@ type Host struct {
 	// Underlays are all devices by which main-table routes to the members of the region leave, Underlay included,
 	// sorted by name.
 	Underlays []Link
+	// Outers are the devices by which the tunnel's own packets come and go: those of the main table's default routes and
+	// of its routes to the peers' endpoints, sorted by name. Empty without a tunnel.
+	Outers []Link
 	// Tunnel is the driver's device; its zero value means there is none.
 	Tunnel tunnel.Device
 }

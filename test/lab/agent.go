@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,8 @@ type AgentOptions struct {
 	Driver string
 	// Forwarding is overlay or direct.
 	Forwarding string
+	// Manifests is the folder to read and publish to; empty: the lab's.
+	Manifests string
 	// Extra flags.
 	Extra []string
 	// Env holds more environment variables, as name=value.
@@ -41,9 +44,9 @@ type AgentOptions struct {
 }
 
 func (o AgentOptions) args(l *Lab, node string) []string {
+	manifests := cmp.Or(o.Manifests, l.Manifests())
 	args := []string{
-		"--node-name", node, "--manifests", l.Manifests(), "--publish-dir", l.Manifests(),
-		"--state-dir", "/var/lib/raven",
+		"--node-name", node, "--manifests", manifests, "--publish-dir", manifests, "--state-dir", "/var/lib/raven",
 	}
 	if o.Acceleration != "" {
 		args = append(args, "--acceleration", o.Acceleration)

@@ -9,27 +9,41 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"sync"
 	"time"
 )
 
-// EchoPort is where Echo listens.
+// EchoPort is where ServeEcho's answers come from.
 const EchoPort = 7
 
-// Echo answers every line (TCP) and every datagram (UDP) that reaches EchoPort with the sender's address as this host
-// saw it, a space and the line. It ends with ctx; the returned function waits for that end.
-func (h *Host) Echo(ctx context.Context) (wait func(), err error) {
+// ServeEcho lets all nodes and pods answer every line (TCP) and every datagram (UDP) that reaches EchoPort with the
+// sender's address as they saw it, a space and the line. It ends with the lab; hosts that serve already go on, so that
+// it may be called again after a Reboot or AddPod.
+func (l *Lab) ServeEcho(ctx context.Context) error {
+	for _, name := range l.Hosts() {
+		h := l.Host(name)
+		if _, err := l.node(h.Node().Name); err != nil || h.echoes {
+			continue // a NAT box or the router, or it serves
+		}
+		if err := h.serveEcho(ctx); err != nil {
+			return fmt.Errorf("answer on %s: %w", name, err)
+		}
+		h.echoes = true
+	}
+	return nil
+}
+
+func (h *Host) serveEcho(ctx context.Context) error {
 	l, err := h.Listen(ctx, fmt.Sprintf(":%d", EchoPort))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	u, err := h.ListenUDP(ctx, fmt.Sprintf(":%d", EchoPort))
 	if err != nil {
-		return nil, errors.Join(err, l.Close())
+		return errors.Join(err, l.Close())
 	}
-	var all sync.WaitGroup
+	life, all := h.lab.life, &h.lab.serving
 	all.Go(func() {
-		<-ctx.Done()
+		<-life.Done()
 		// Both are closed to end the loops below; there is nothing to flush.
 		_ = l.Close()
 		_ = u.Close()
@@ -42,12 +56,12 @@ func (h *Host) Echo(ctx context.Context) (wait func(), err error) {
 				return
 			}
 			all.Go(func() {
-				defer context.AfterFunc(ctx, func() { _ = c.Close() })()
+				defer context.AfterFunc(life, func() { _ = c.Close() })()
 				echoLines(c)
 			})
 		}
 	})
-	return all.Wait, nil
+	return nil
 }
 
 func echoDatagrams(u *net.UDPConn) {

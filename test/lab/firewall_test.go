@@ -20,7 +20,7 @@ func prepared(t *testing.T, name string, spec lab.Spec, o lab.AgentOptions,
 	if err := l.StartAgents(ctx, o); err != nil {
 		t.Fatal(err)
 	}
-	if err := checks.ServeEcho(ctx, l); err != nil {
+	if err := l.ServeEcho(ctx); err != nil {
 		t.Fatal(err)
 	}
 	return l

@@ -29,6 +29,8 @@ type Host struct {
 	net, uts, pid, mnt *os.File
 	nl                 *netlink.Handle
 	gone               chan struct{}
+	// echoes is set while ServeEcho answers here.
+	echoes bool
 }
 
 // newHost starts a node or box. state is the folder that becomes its /var/lib/raven.

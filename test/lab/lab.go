@@ -25,6 +25,11 @@ type Lab struct {
 	agents  map[string]*Agent
 	options AgentOptions
 
+	// life ends with Close; serving are the goroutines that end with it.
+	life    context.Context
+	end     context.CancelFunc
+	serving sync.WaitGroup
+
 	binary     sync.Once
 	binaryPath string
 	binaryErr  error
@@ -40,6 +45,7 @@ func Start(ctx context.Context, name string, spec Spec) (*Lab, error) {
 		Name: name, Dir: filepath.Join(Folder, name), Spec: spec,
 		hosts: map[string]*Host{}, agents: map[string]*Agent{},
 	}
+	l.life, l.end = context.WithCancel(context.WithoutCancel(ctx))
 	for _, sub := range []string{"nodes", "logs", "manifests"} {
 		if err := os.MkdirAll(filepath.Join(l.Dir, sub), 0o755); err != nil {
 			return nil, fmt.Errorf("make the lab's folder: %w", err)
@@ -77,6 +83,8 @@ func (l *Lab) build(ctx context.Context) error {
 
 // Close ends every process of the lab and removes its folder.
 func (l *Lab) Close() error {
+	l.end()
+	l.serving.Wait()
 	l.mu.Lock()
 	hosts := make([]*Host, 0, len(l.hosts))
 	for _, h := range l.hosts {

@@ -41,12 +41,14 @@ func (l *Lab) addNode(n *Node) (*Host, error) {
 func (l *Lab) furnishNode(h *Host, r *Region, n *Node) error {
 	err := errors.Join(
 		h.forward(),
+		h.setMAC("eth0", n.IP4),
 		h.AddAddr("eth0", at(n.IP4, r.LAN4)),
 		h.AddAddr("eth0", at(n.IP6, r.LAN6)),
 		h.AddRoute(anywhere6, first(r.LAN6), "eth0"),
 	)
 	if n.Public.IsValid() {
-		err = errors.Join(err, h.AddAddr("eth1", n.Public), h.AddRoute(anywhere4, n.PublicRouter.Addr(), "eth1"))
+		err = errors.Join(err, h.setMAC("eth1", n.Public.Addr()), h.AddAddr("eth1", n.Public),
+			h.AddRoute(anywhere4, n.PublicRouter.Addr(), "eth1"))
 	} else {
 		err = errors.Join(err, h.AddRoute(anywhere4, first(r.LAN4), "eth0"))
 	}

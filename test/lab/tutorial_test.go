@@ -23,14 +23,14 @@ func startAgents(ctx context.Context, t *testing.T, l *lab.Lab, o lab.AgentOptio
 	t.Cleanup(func() {
 		for _, node := range l.Nodes() {
 			if a := l.Agent(node); a != nil && t.Failed() {
-				t.Logf("log of the agent on %s ends with:\n%s", node, a.LogTail(40))
+				t.Logf("log of the agent on %s ends with:\n%s", node, a.LogTail(15))
 			}
 		}
 	})
 	if err := l.StartAgents(ctx, o); err != nil {
 		t.Fatal(err)
 	}
-	if err := checks.ServeEcho(ctx, l); err != nil {
+	if err := l.ServeEcho(ctx); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -58,6 +58,19 @@ func (h *Host) Up(dev string) error {
 	return nil
 }
 
+// setMAC gives a card an address of its own that stays the same over a reboot, made from its IPv4 address.
+func (h *Host) setMAC(dev string, ip netip.Addr) error {
+	link, err := h.Link(dev)
+	if err != nil {
+		return err
+	}
+	b := ip.As4()
+	if err := h.nl.LinkSetHardwareAddr(link, net.HardwareAddr{2, 0, b[0], b[1], b[2], b[3]}); err != nil {
+		return fmt.Errorf("set the MAC of %s on %s: %w", dev, h.Name, err)
+	}
+	return nil
+}
+
 // Link finds a device by name.
 func (h *Host) Link(dev string) (netlink.Link, error) {
 	link, err := h.nl.LinkByName(dev)

@@ -52,8 +52,14 @@ func (a *Applier) hooks(plan *topology.Plan, host datapath.Host, around surround
 		if usesDirect(plan) {
 			ingress(FromUnderlay, u.Name, u.Index)
 		}
-		if a.options.XDP && around.devices[u.Index].Index != 0 {
-			list = append(list, Attachment{XDPUnderlay, u.Name, u.Index, kindXDP, a.foreignXDP(u.Index, around)})
+	}
+	if a.options.XDP {
+		// Strangers' VXLAN comes by the underlay, handshakes by the way to the internet; often that is one device.
+		for _, u := range append(slices.Clone(underlays), host.Outers...) {
+			at := Attachment{XDPUnderlay, u.Name, u.Index, kindXDP, a.foreignXDP(u.Index, around)}
+			if around.devices[u.Index].Index != 0 && !slices.Contains(list, at) {
+				list = append(list, at)
+			}
 		}
 	}
 	slices.SortFunc(list, func(x, y Attachment) int {

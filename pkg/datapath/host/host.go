@@ -42,26 +42,51 @@ func Resolve(plan *topology.Plan, tun tunnel.Device) (datapath.Host, error) {
 		return found, err
 	}
 	found.Underlays = []datapath.Link{found.Underlay}
-	if plan.Overlay == nil || len(plan.Overlay.Members) == 0 {
+	if (plan.Overlay == nil || len(plan.Overlay.Members) == 0) && plan.Tunnel == nil {
 		return found, nil
 	}
 	main, err := ReadMain()
 	if err != nil {
 		return found, err
 	}
+	if plan.Overlay != nil {
+		found.Underlays = devices.leadingTo(main, plan.Overlay.Members, tun.Name, found.Underlay)
+	}
+	if plan.Tunnel != nil {
+		found.Outers = devices.leadingTo(main, outerAddresses(plan.Tunnel), tun.Name)
+	}
+	return found, nil
+}
+
+// outerAddresses are where the tunnel's packets go to and come from: peers that are dialled, and, by the default routes,
+// those that dial.
+func outerAddresses(t *topology.Tunnel) []netip.Addr {
+	addrs := []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+	for _, p := range t.Peers {
+		if p.Endpoint.IsValid() {
+			addrs = append(addrs, p.Endpoint.Addr())
+		}
+	}
+	return addrs
+}
+
+// leadingTo lists the devices by which routes to addrs leave, and those of always, sorted by name. Devices of Raven's
+// and the one named except are left out.
+func (d *devices) leadingTo(main *MainTable, addrs []netip.Addr, except string, always ...datapath.Link) []datapath.Link {
 	indices := map[int]bool{}
-	for _, member := range plan.Overlay.Members {
-		for _, hop := range main.Lookup(member) {
+	for _, addr := range addrs {
+		for _, hop := range main.Lookup(addr) {
 			indices[hop.Device] = true
 		}
 	}
-	for _, link := range devices.links {
-		if indices[link.Index] && link.Index != found.Underlay.Index && !Ours(link.Name) && link.Name != tun.Name {
-			found.Underlays = append(found.Underlays, link)
+	found := slices.Clone(always)
+	for _, link := range d.links {
+		if indices[link.Index] && !slices.Contains(always, link) && !Ours(link.Name) && link.Name != except {
+			found = append(found, link)
 		}
 	}
-	slices.SortFunc(found.Underlays, func(a, b datapath.Link) int { return strings.Compare(a.Name, b.Name) })
-	return found, nil
+	slices.SortFunc(found, func(a, b datapath.Link) int { return strings.Compare(a.Name, b.Name) })
+	return found
 }
 
 // UnderlayMTU returns the MTU in bytes of the device that holds addrs, the smallest where several do; for the planner's

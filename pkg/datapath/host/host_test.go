@@ -150,3 +150,31 @@ func TestASourceIsTheLowestUsableAddressOfThePods(t *testing.T) {
 		}
 	})
 }
+
+func TestTheTunnelsPacketsComeByTheDefaultRoutesAndByThoseToPeers(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		twoNICs(t)
+		plan := member("10.0.0.6")
+		plan.Tunnel = &topology.Tunnel{Peers: []topology.Peer{
+			{Region: "dialled", Endpoint: netip.MustParseAddrPort("192.0.2.7:4500")}, {Region: "dials us"},
+		}}
+		for _, c := range []struct{ route, want string }{
+			{"", ""},
+			{"ip route add default via 10.8.0.1", "eth1"},
+			{"ip route add 192.0.2.0/24 via 10.0.0.1", "eth0 eth1"},
+		} {
+			if c.route != "" {
+				run(t, c.route)
+			}
+			found, err := Resolve(plan, tunnel.Device{})
+			if err != nil || names(found.Outers) != c.want || names(found.Underlays) != "eth0" {
+				t.Errorf("after %q: outer devices %q, underlays %q, %v; want %q and eth0", c.route, names(found.Outers),
+					names(found.Underlays), err, c.want)
+			}
+		}
+		plan.Tunnel = nil
+		if found, err := Resolve(plan, tunnel.Device{}); err != nil || len(found.Outers) != 0 {
+			t.Errorf("without a tunnel there are outer devices %q, %v", names(found.Outers), err)
+		}
+	})
+}

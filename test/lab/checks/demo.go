@@ -51,7 +51,7 @@ func (d DemoLab) run(ctx context.Context, name string, report func(Outcome)) {
 		},
 	})
 	if ready.Err == nil {
-		ready.Err = ServeEcho(ctx, l)
+		ready.Err = l.ServeEcho(ctx)
 	}
 	report(ready)
 	if ready.Err != nil {

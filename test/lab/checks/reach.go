@@ -33,7 +33,7 @@ var pairs = [][2]string{
 }
 
 // Reach are the checks that every node and pod reaches every kind of other one, by ICMP, TCP and UDP over both
-// families. The Echo must be served (see ServeEcho).
+// families. The Echo must be served (see lab.ServeEcho).
 func Reach() []Check {
 	var all []Check
 	for _, p := range pairs {
@@ -56,19 +56,6 @@ func kind(name string) string {
 		return "pod " + name
 	}
 	return "node " + name
-}
-
-// ServeEcho lets all pods and nodes answer TCP and UDP until ctx ends.
-func ServeEcho(ctx context.Context, l *lab.Lab) error {
-	for _, name := range l.Hosts() {
-		if name == lab.Internet || strings.HasSuffix(name, "-nat") {
-			continue
-		}
-		if _, err := l.Host(name).Echo(ctx); err != nil {
-			return fmt.Errorf("answer on %s: %w", name, err)
-		}
-	}
-	return nil
 }
 
 func reach(ctx context.Context, l *lab.Lab, from, to string, family int) (string, error) {
