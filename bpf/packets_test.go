@@ -2,12 +2,15 @@ package bpf
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"net/netip"
 	"strconv"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/sys/unix"
 
 	"github.com/ravencni/raven/test/netns"
 )
@@ -18,6 +21,9 @@ const (
 	icmp4 = layers.IPProtocolICMPv4
 	icmp6 = layers.IPProtocolICMPv6
 )
+
+// goneIndex is of a device that does not exist.
+const goneIndex = 99999
 
 // reached collects the reasons that any case of any program ended with.
 var reached = map[Reason]bool{}
@@ -229,6 +235,12 @@ func TestFromPodRedirectsEstablishedFlowsAndLeavesTheRestToTheStack(t *testing.T
 		{name: "a next hop that is empty", packet: with(out, func(p *packet) { p.dst = netip.MustParseAddr("10.244.45.1") }),
 			prepare: established, reason: FromPodRavenReasonRAVEN_PASS_NEXTHOP_DOWN, action: actUnspec},
 
+		{name: "the next hop's device has gone", packet: out, prepare: func(n *node, p packet) {
+			established(n, p)
+			n.put("raven_nexthops", uint32(slotOverlay), Nexthop{Group: 1, Ifindex: goneIndex, Mtu: testMTU, Kind: NexthopOverlay,
+				Flags: NexthopHealthy | NexthopEthernet, Dmac: mac(vtepMAC), Smac: mac(ownMAC)})
+		}, reason: FromPodRavenReasonRAVEN_PASS_NEXTHOP_DOWN, action: actUnspec},
+
 		{name: "a spoofed source", packet: with(out, func(p *packet) { p.src = strangerPod }),
 			reason: FromPodRavenReasonRAVEN_DROP_SPOOFED_SOURCE, action: actShot},
 		{name: "the source of another region", packet: with(out, func(p *packet) { p.src = remotePod }),
@@ -254,6 +266,10 @@ func TestFromOverlayOnAMemberDeliversEstablishedFlowsFromOtherRegions(t *testing
 		{name: "to the pod over IPv6", packet: in6, prepare: establishedReply,
 			reason: FromPodRavenReasonRAVEN_REDIRECT_POD, action: actRedirect, wantDst: podMAC, wantSrc: podGateway},
 		{name: "a new flow", packet: in, reason: FromPodRavenReasonRAVEN_PASS_UNTRACKED, action: actUnspec},
+		{name: "a pod whose device has gone", packet: in, prepare: func(n *node, p packet) {
+			establishedReply(n, p)
+			n.put("raven_pods", addr(localPod), Pod{Ifindex: goneIndex, Mac: mac(podMAC), GwMac: mac(podGateway), Mtu: 1500})
+		}, reason: FromPodRavenReasonRAVEN_PASS_UNKNOWN_POD, action: actUnspec},
 		{name: "ICMP", packet: with(in, func(p *packet) { p.proto = icmp4 }),
 			reason: FromPodRavenReasonRAVEN_PASS_PROTOCOL, action: actUnspec},
 		{name: "a local address that no known pod has", packet: with(in, func(p *packet) { p.dst = siblingPod }), prepare: establishedReply,
@@ -384,3 +400,33 @@ func TestFromUnderlayTakesOnlyWhatCameByADirectNextHopAndNeverDrops(t *testing.T
 		runTable(t, "raven_from_underlay", false, false, func(n *node) { n.direct(false) }, cases)
 	})
 }
+
+// A sum over the whole packet, as some NICs make it, must still be right when the packet goes on, or the kernel of the
+// next stop takes the NIC for broken and says so for every packet.
+func TestTheSumThatANICMadeStaysRightWhenAHopIsCounted(t *testing.T) {
+	for name, in := range map[string]packet{
+		"IPv4": {src: memberPod, dst: remotePod, dstMAC: ownMAC, proto: udp, sport: 40000, dport: 53},
+		"IPv6": {src: memberPod6, dst: remotePod6, dstMAC: ownMAC, proto: udp, sport: 40000, dport: 53},
+	} {
+		t.Run(name, func(t *testing.T) {
+			netns.Run(t, func(t *testing.T) {
+				n := newNode(t, true, false)
+				frame := in.frame(t)
+				ret, err := n.programs["raven_from_overlay"].Run(&ebpf.RunOptions{
+					Data: frame, DataOut: make([]byte, len(frame)+256), Repeat: 1, Flags: testChecksumComplete,
+					Context: &skb{Ifindex: uint32(n.index["raven0"])},
+				})
+				if errors.Is(err, unix.EINVAL) {
+					t.Skip("this kernel cannot test sums")
+				}
+				if err != nil || int(int32(ret)) != actRedirect {
+					t.Errorf("action %d, %v; want a redirect with the sum adjusted", int32(ret), err)
+				}
+			})
+		})
+	}
+}
+
+// testChecksumComplete is BPF_F_TEST_SKB_CHECKSUM_COMPLETE (linux/bpf.h, Linux 6.15): the packet comes with a sum, which
+// the kernel checks after the program and answers a wrong one with EBADMSG.
+const testChecksumComplete = 1 << 2

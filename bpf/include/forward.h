@@ -45,6 +45,11 @@ static __always_inline bool raven_decrement_ttl(struct __sk_buff *skb, __u8 fami
 	if ((void *)(ip + 1) > end)
 		return false;
 	ip->hop_limit--;
+	/*
+	 * IPv6 has no header checksum to balance the change in the sum that some NICs put over the whole packet
+	 * (CHECKSUM_COMPLETE). Without such a sum the helper refuses, which is as good.
+	 */
+	bpf_csum_update(skb, ~(__u32)bpf_htons(1));
 	return true;
 }
 
@@ -78,6 +83,17 @@ static __always_inline int raven_may_forward(const struct raven_packet *p, __u32
 	return 0;
 }
 
+/*
+ * True where the device is not there any more. A redirect to it would lose the packet without a word, and while the
+ * agent is away nobody tells the maps that a pod or a tunnel has gone.
+ */
+static __always_inline bool raven_device_gone(struct __sk_buff *skb, __u32 ifindex)
+{
+	__u32 unused = 0;
+
+	return bpf_check_mtu(skb, ifindex, &unused, 0, 0) < 0;
+}
+
 /* Sends the packet to a next hop. */
 static __always_inline struct raven_verdict raven_forward(struct __sk_buff *skb, const struct raven_packet *p,
 							  __u32 l3, const struct raven_nexthop *nexthop)
@@ -91,6 +107,8 @@ static __always_inline struct raven_verdict raven_forward(struct __sk_buff *skb,
 	if (reason)
 		return raven_pass(reason);
 	ifindex = nexthop->ifindex;
+	if (raven_device_gone(skb, ifindex))
+		return raven_pass(RAVEN_PASS_NEXTHOP_DOWN);
 
 	if (nexthop->kind == RAVEN_NEXTHOP_DIRECT) {
 		struct bpf_redir_neigh neigh = {.nh_family = p->family};
@@ -144,6 +162,8 @@ static __always_inline struct raven_verdict raven_deliver(struct __sk_buff *skb,
 	if (reason)
 		return raven_pass(reason);
 	ifindex = pod->ifindex;
+	if (raven_device_gone(skb, ifindex))
+		return raven_pass(RAVEN_PASS_UNKNOWN_POD);
 	/* The pod drops frames that are not addressed to it. */
 	if (!raven_write_ethernet(skb, p, l3, pod->mac, pod->gw_mac))
 		return raven_pass(RAVEN_PASS_WRITE_FAILED);

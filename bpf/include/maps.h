@@ -181,7 +181,7 @@ struct {
 } raven_members SEC(".maps");
 
 struct raven_handshake_window {
-	__u64 window_ns; /* CLOCK_MONOTONIC_COARSE when the current second began */
+	__u64 window_ns; /* CLOCK_MONOTONIC when the current second began */
 	__u32 count;     /* handshakes in it */
 	__u32 pad;
 };

@@ -23,7 +23,7 @@ enum raven_reason {
 	RAVEN_PASS_NO_ROUTE,      /* the destination is none of Raven's prefixes */
 	RAVEN_PASS_LOCAL_HOST,    /* for this node itself */
 	RAVEN_PASS_UNKNOWN_POD,   /* a local pod prefix, but no pod known at that address and device */
-	RAVEN_PASS_NEXTHOP_DOWN,  /* the next hop is empty or unhealthy */
+	RAVEN_PASS_NEXTHOP_DOWN,  /* the next hop is empty, unhealthy, or its device has gone */
 	RAVEN_PASS_TTL,           /* TTL or hop limit used up: the stack answers with time exceeded */
 	RAVEN_PASS_OVERSIZE,      /* larger than the path: the stack fragments or answers with the MTU */
 	RAVEN_PASS_PROTOCOL,      /* neither TCP nor UDP on a host of the flow's ends, such as ICMP */
