@@ -16,8 +16,12 @@ const (
 	ReasonTooFewReady = "TooFewReady"
 	// ReasonNoCandidateReady: no candidate is ready, a partition most often; the last active nodes stay.
 	ReasonNoCandidateReady = "NoCandidateReady"
-	// ReasonNoCandidate: every listed node is unknown or outside the region.
+	// ReasonNoCandidate: some listed nodes are unknown, the others outside the region.
 	ReasonNoCandidate = "NoCandidate"
+	// ReasonUnknownNode: there is no Node object of any listed name.
+	ReasonUnknownNode = "UnknownNode"
+	// ReasonNotMember: every listed node is outside the region, for want of the label most often.
+	ReasonNotMember = "NotMember"
 	// ReasonNoEndpoints: no endpoint of the type is listed.
 	ReasonNoEndpoints = "NoEndpoints"
 	// ReasonNoReplicas: none is wanted.
@@ -28,8 +32,8 @@ const (
 
 // Reasons of a Rejection.
 const (
-	RejectedUnknownNode = "UnknownNode"
-	RejectedNotMember   = "NotMember"
+	RejectedUnknownNode = ReasonUnknownNode
+	RejectedNotMember   = ReasonNotMember
 	RejectedNotReady    = "NotReady"
 	RejectedDuplicate   = "Duplicate"
 )
@@ -41,6 +45,8 @@ type Candidate struct {
 	Exists bool
 	// Member: the node belongs to the region.
 	Member bool
+	// NotMember says why not and what to do, for the message; may be empty.
+	NotMember string
 	// Ready: the node can serve. What that means is the caller's: node readiness, the agent's own report.
 	Ready bool
 	// NotReady says why not, for the message; may be empty.
@@ -143,13 +149,18 @@ func (d *Decision) review(in []Candidate) []Candidate {
 		case !c.Exists:
 			reject(RejectedUnknownNode, "does not exist")
 		case !c.Member:
-			reject(RejectedNotMember, "is not in this region")
+			reject(RejectedNotMember, cmp.Or(c.NotMember, "is not in this region"))
 		case !c.Ready:
 			reject(RejectedNotReady, cmp.Or(c.NotReady, "is not ready"))
 		}
 		out = append(out, c)
 	}
 	return out
+}
+
+// all tells whether every candidate was rejected for this one reason; one that is listed twice counts once.
+func (d *Decision) all(reason string) bool {
+	return !slices.ContainsFunc(d.Rejected, func(r Rejection) bool { return r.Reason != reason && r.Reason != RejectedDuplicate })
 }
 
 func (d *Decision) explain(in Input, members bool, ready int) {
@@ -163,7 +174,12 @@ func (d *Decision) explain(in Input, members bool, ready int) {
 	case len(in.Candidates) == 0:
 		say(ReasonNoEndpoints, "spec.endpoints lists no endpoint of this type: add one")
 	case d.RetryAfter > 0:
-		say(ReasonChangeDelayed, "%s keep the role for %s, since it changed moments ago", names, d.RetryAfter.Round(time.Second))
+		// No countdown: the message would differ, and be written, each time that it is looked at.
+		say(ReasonChangeDelayed, "%s keeps the role until %s after its last change", names, in.MinInterval)
+	case !members && d.all(RejectedUnknownNode):
+		say(ReasonUnknownNode, "no listed node exists: correct the names in spec.endpoints")
+	case !members && d.all(RejectedNotMember):
+		say(ReasonNotMember, "no listed node is in this region")
 	case !members:
 		say(ReasonNoCandidate, "no listed node is in this region")
 	case ready == 0 && len(d.Active) == 0:

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
 	"github.com/ravencni/raven/pkg/topology"
@@ -31,7 +29,7 @@ type Options struct {
 	// TrustStatus prefers a node's subnets in the status to those of the Node, and takes an active endpoint's publicIP from
 	// there where the spec has none: in manifests they are the user's word. (The controller finds them out afresh each time.)
 	TrustStatus bool
-	// Endpoints give the public keys that are mirrored into the active endpoints; may be empty.
+	// Endpoints give the public keys that are mirrored into the active endpoints; may be empty. FillStatuses reads them.
 	Endpoints []*v1beta1.TunnelEndpoint
 	// Driver whose keys these are.
 	Driver string
@@ -40,6 +38,21 @@ type Options struct {
 	// MinInterval and LastChange (by condition type, then Gateway name) damp elections; see Input.
 	MinInterval time.Duration
 	LastChange  map[string]map[string]time.Time
+	// PublicIP finds the address of an active endpoint whose spec names none; nil or "": none is known.
+	PublicIP func(gw *v1beta1.Gateway, e *v1beta1.Endpoint) string
+	// Subnets finds a node's pod prefixes as another address manager than Kubernetes assigned them; nil, or nothing
+	// found: those of the Node count.
+	Subnets func(node string) []string
+}
+
+// Region is what the election of one Gateway needs to know of the cluster.
+type Region struct {
+	// Members sorted by name.
+	Members []*corev1.Node
+	// GatewayOf a node that is no member, and whether the node exists.
+	GatewayOf func(node string) (gateway string, exists bool)
+	// Endpoint of a node; nil: it has published nothing.
+	Endpoint func(node string) *v1beta1.TunnelEndpoint
 }
 
 // Result is a Gateway with its status filled in, and why.
@@ -49,45 +62,52 @@ type Result struct {
 	Tunnel, Proxy Decision
 }
 
-// FillStatuses assigns nodes to gateways, elects, and returns copies of the gateways with status.activeEndpoints,
-// status.activeEndpoint, status.nodes and the election's conditions filled in, sorted by name. Endpoints that are active
-// in the given status stay where they can.
+// FillStatuses assigns nodes to gateways and returns FillStatus of each, sorted by name.
 func FillStatuses(gateways []*v1beta1.Gateway, nodes []*corev1.Node, opts Options) []Result {
 	members := topology.AssignNodes(gateways, nodes)
-	f := filler{Options: opts, nodes: make(map[string]*corev1.Node, len(nodes)), home: members.GatewayOf,
-		keys: make(map[string]string)}
+	known := make(map[string]bool, len(nodes))
 	for _, n := range members.Nodes {
-		f.nodes[n.Name] = n
+		known[n.Name] = true
 	}
+	endpoints := make(map[string]*v1beta1.TunnelEndpoint, len(opts.Endpoints))
 	for _, e := range opts.Endpoints {
-		if e == nil {
-			continue
+		if e != nil {
+			endpoints[e.Name] = e
 		}
-		for _, t := range e.Status.Tunnels {
-			if t.Driver == opts.Driver && t.PublicKey != "" {
-				f.keys[e.Name] = t.PublicKey
-			}
-		}
+	}
+	region := Region{
+		GatewayOf: func(node string) (string, bool) { return members.GatewayOf[node], known[node] },
+		Endpoint:  func(node string) *v1beta1.TunnelEndpoint { return endpoints[node] },
 	}
 	out := make([]Result, 0, len(gateways))
 	for _, gw := range gateways {
 		if gw != nil {
-			out = append(out, f.fill(gw, members.Members[gw.Name]))
+			region.Members = members.Members[gw.Name]
+			out = append(out, FillStatus(gw, region, opts))
 		}
 	}
 	slices.SortStableFunc(out, func(a, b Result) int { return cmp.Compare(a.Gateway.Name, b.Gateway.Name) })
 	return out
 }
 
-type filler struct {
-	Options
-	nodes map[string]*corev1.Node
-	// home is the Gateway of each node.
-	home map[string]string
-	keys map[string]string
+// FillStatus elects and returns a copy of the Gateway with status.activeEndpoints, status.activeEndpoint, status.nodes and
+// the election's conditions filled in. Endpoints that are active in the given status stay where they can.
+func FillStatus(original *v1beta1.Gateway, region Region, opts Options) Result {
+	f := filler{Options: opts, region: region, nodes: make(map[string]*corev1.Node, len(region.Members))}
+	for _, n := range region.Members {
+		f.nodes[n.Name] = n
+	}
+	return f.fill(original)
 }
 
-func (f *filler) fill(original *v1beta1.Gateway, members []*corev1.Node) Result {
+type filler struct {
+	Options
+	region Region
+	// nodes are the members.
+	nodes map[string]*corev1.Node
+}
+
+func (f *filler) fill(original *v1beta1.Gateway) Result {
 	gw := original.DeepCopy()
 	r := Result{Gateway: gw}
 	r.Tunnel = Elect(f.input(gw, v1beta1.EndpointTunnel, ConditionTunnelElected))
@@ -103,11 +123,11 @@ func (f *filler) fill(original *v1beta1.Gateway, members []*corev1.Node) Result 
 	if len(tunnels) > 0 {
 		gw.Status.ActiveEndpoint = tunnels[0].DeepCopy()
 	}
-	gw.Status.Nodes = f.memberInfo(gw, members, r.Tunnel.Active)
+	gw.Status.Nodes = f.memberInfo(gw, r.Tunnel.Active)
 	gw.Status.NodeCount = len(gw.Status.Nodes)
 	gw.Status.ObservedGeneration = gw.Generation
-	f.condition(gw, ConditionTunnelElected, r.Tunnel)
-	f.condition(gw, ConditionProxyElected, r.Proxy)
+	setCondition(gw, ConditionTunnelElected, r.Tunnel.Elected, r.Tunnel.Reason, r.Tunnel.Message, f.Now)
+	setCondition(gw, ConditionProxyElected, r.Proxy.Elected, r.Proxy.Reason, r.Proxy.Message, f.Now)
 	return r
 }
 
@@ -124,14 +144,30 @@ func (f *filler) input(gw *v1beta1.Gateway, kind v1beta1.EndpointType, condition
 		if e.EffectiveType() != kind {
 			continue
 		}
-		n := f.nodes[e.NodeName]
-		c := Candidate{NodeName: e.NodeName, Exists: n != nil, Member: f.home[e.NodeName] == gw.Name}
-		if n != nil {
+		c := Candidate{NodeName: e.NodeName}
+		if n := f.nodes[e.NodeName]; n != nil {
+			c.Exists, c.Member = true, true
 			c.Ready, c.NotReady = f.ready(n)
+		} else {
+			var home string
+			home, c.Exists = f.region.GatewayOf(e.NodeName)
+			c.NotMember = notMember(gw, e.NodeName, home)
 		}
 		in.Candidates = append(in.Candidates, c)
 	}
 	return in
+}
+
+// notMember says why a listed node that exists is in another region or in none, and what to do.
+func notMember(gw *v1beta1.Gateway, node, home string) string {
+	switch s := gw.Spec.NodeSelector; {
+	case home != "":
+		return "is in region " + home + ": a node is in one region only"
+	case s != nil && len(s.MatchLabels)+len(s.MatchExpressions) > 0:
+		return "is not selected by spec.nodeSelector"
+	default:
+		return "is not labelled: kubectl label node " + node + " " + v1beta1.LabelGateway + "=" + gw.Name
+	}
 }
 
 // replicas wanted of a type; one where the configuration is absent. Several tunnels are not built.
@@ -201,16 +237,31 @@ func (f *filler) active(gw *v1beta1.Gateway, kind v1beta1.EndpointType, names []
 			e.Config[v1beta1.ConfigEnableProxy] = strconv.FormatBool(f.EnableProxy)
 		} else {
 			e.Config[v1beta1.ConfigEnableTunnel] = strconv.FormatBool(f.EnableTunnel)
-			if key := f.keys[name]; key != "" {
+			if key := f.key(name); key != "" {
 				e.Config[v1beta1.ConfigPublicKey] = key
 			}
 		}
 		if f.TrustStatus && e.PublicIP == "" {
 			e.PublicIP = statusPublicIP(gw, e)
 		}
+		if f.PublicIP != nil && e.PublicIP == "" {
+			e.PublicIP = f.PublicIP(gw, e)
+		}
 		out = append(out, e)
 	}
 	return out
+}
+
+// key that the node published for the driver.
+func (f *filler) key(node string) string {
+	if te := f.region.Endpoint(node); te != nil {
+		for _, t := range te.Status.Tunnels {
+			if t.Driver == f.Driver {
+				return t.PublicKey
+			}
+		}
+	}
+	return ""
 }
 
 // statusPublicIP is what the status says where the spec is silent: an observed address, or a LoadBalancer's.
@@ -224,7 +275,7 @@ func statusPublicIP(gw *v1beta1.Gateway, e *v1beta1.Endpoint) string {
 }
 
 // memberInfo lists all nodes of the region, ready or not.
-func (f *filler) memberInfo(gw *v1beta1.Gateway, members []*corev1.Node, tunnels []string) []v1beta1.NodeInfo {
+func (f *filler) memberInfo(gw *v1beta1.Gateway, tunnels []string) []v1beta1.NodeInfo {
 	kept := make(map[string][]string)
 	for _, info := range gw.Status.Nodes {
 		if f.TrustStatus && len(info.Subnets) > 0 {
@@ -239,13 +290,16 @@ func (f *filler) memberInfo(gw *v1beta1.Gateway, members []*corev1.Node, tunnels
 		}
 	}
 	var out []v1beta1.NodeInfo
-	for _, n := range members {
+	for _, n := range f.region.Members {
 		ip4, ip6, _ := topology.InternalIPs(n)
 		info := v1beta1.NodeInfo{NodeName: n.Name, PrivateIP: text(ip4, ip6)}
 		if prefer6 {
 			info.PrivateIP = text(ip6, ip4)
 		}
 		texts := kept[n.Name]
+		if texts == nil && f.Subnets != nil {
+			texts = f.Subnets(n.Name)
+		}
 		if texts == nil {
 			texts = topology.PodCIDRs(n)
 		}
@@ -278,13 +332,4 @@ func normal(texts []string) []string {
 		}
 	}
 	return out
-}
-
-func (f *filler) condition(gw *v1beta1.Gateway, kind string, d Decision) {
-	c := metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: d.Reason, Message: d.Message,
-		ObservedGeneration: gw.Generation, LastTransitionTime: metav1.NewTime(f.Now)}
-	if d.Elected {
-		c.Status = metav1.ConditionTrue
-	}
-	meta.SetStatusCondition(&gw.Status.Conditions, c)
 }

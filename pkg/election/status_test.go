@@ -230,7 +230,7 @@ func TestNilObjectsAreIgnored(t *testing.T) {
 	gw.Status.ActiveEndpoints = []*v1beta1.Endpoint{nil}
 	opts := manifestOptions
 	opts.Endpoints = []*v1beta1.TunnelEndpoint{nil}
-	if r := FillStatuses([]*v1beta1.Gateway{nil, gw}, []*corev1.Node{nil}, opts); len(r) != 1 || r[0].Tunnel.Reason != ReasonNoCandidate {
+	if r := FillStatuses([]*v1beta1.Gateway{nil, gw}, []*corev1.Node{nil}, opts); len(r) != 1 || r[0].Tunnel.Reason != ReasonUnknownNode {
 		t.Errorf("results %v", r)
 	}
 }
