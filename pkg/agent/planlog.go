@@ -12,7 +12,7 @@ import (
 func (a *Agent) logPlan(plan *topology.Plan, why string) {
 	old := a.plan
 	if old == nil {
-		a.Log.Info("planned", "role", plan.Role, "region", plan.Region, "peers", names(peersOf(plan)),
+		a.Log.Info("planned", "role", plan.Role, "region", plan.Region, "peers", few(names(peersOf(plan))),
 			"nexthops", len(plan.NextHops), "prefixes", len(plan.Prefixes), "because", why)
 		return
 	}
