@@ -34,6 +34,8 @@ type Applier struct {
 	slots    *slots
 	refused  *unavailable // the kernel's last refusal
 	retryAt  time.Time
+	// incomplete is true where the last pass could not write the whole FIB, and so left acceleration switched off.
+	incomplete bool
 
 	mode        v1beta1.DatapathMode
 	reason      string
@@ -87,7 +89,7 @@ func (a *Applier) apply(ctx context.Context, plan *topology.Plan, host datapath.
 	switch {
 	case err == nil:
 		a.say(v1beta1.DatapathAccelerated, "")
-	case a.mode != v1beta1.DatapathAccelerated:
+	case a.mode != v1beta1.DatapathAccelerated || a.incomplete:
 		a.say(v1beta1.DatapathBaseline, oneLine(err))
 	}
 	return err

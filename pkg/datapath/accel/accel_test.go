@@ -46,6 +46,9 @@ func newNode(t *testing.T) *node {
 	must(t, err)
 	must(t, netlink.AddrAdd(podtest.Link(t, underlay.Name), addr))
 	device(&netlink.Vxlan{LinkAttrs: netlink.NewLinkAttrs(), VxlanId: datapath.OverlayVNI, Port: datapath.OverlayPort}, datapath.OverlayDevice)
+	for _, name := range []string{"nf_conntrack_tcp_be_liberal", "nf_conntrack_tcp_ignore_invalid_rst"} {
+		must(t, os.WriteFile(filepath.Join(conntrackDir, name), []byte("1"), 0o644)) // as the sysctl part does
+	}
 	tun := device(&netlink.Tuntap{LinkAttrs: netlink.NewLinkAttrs(), Mode: netlink.TUNTAP_MODE_TUN}, "raven-wg0")
 	return &node{
 		log: new(bytes.Buffer),

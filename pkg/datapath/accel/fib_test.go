@@ -2,15 +2,21 @@ package accel
 
 import (
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/ravencni/raven/bpf"
+	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
 	"github.com/ravencni/raven/pkg/datapath"
 	"github.com/ravencni/raven/pkg/datapath/accel/device"
 	"github.com/ravencni/raven/pkg/topology"
 	"github.com/ravencni/raven/pkg/tunnel"
+	"github.com/ravencni/raven/test/netns"
 )
 
 var plainly = cmp.Options{cmpopts.EquateComparable(netip.Prefix{}), cmp.AllowUnexported(leaf{})}
@@ -115,4 +121,46 @@ func TestANextHopIsHealthyOnlyWhileItsDeviceIsThereAndUp(t *testing.T) {
 			t.Error(name, diff)
 		}
 	}
+}
+
+// A source whose prefix did not fit would be dropped for a stranger's.
+func TestAFIBThatIsNotWholeSwitchesAccelerationOff(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		n := newNode(t)
+		a := n.applier(t, Options{})
+		a.specOf = make(map[string]func() (*ebpf.CollectionSpec, error))
+		for name, load := range specOf {
+			a.specOf[name] = func() (*ebpf.CollectionSpec, error) {
+				spec, err := load()
+				if err == nil && spec.Maps[mapFib4] != nil {
+					spec.Maps[mapFib4].MaxEntries = 5 // as many as there are
+				}
+				return spec, err
+			}
+		}
+		flags := func() bpf.FromPodRavenFlag {
+			t.Helper()
+			var c nodeConfig
+			must(t, a.maps[mapConfig].Lookup(uint32(0), &c))
+			return c.Flags
+		}
+		n.apply(t, a)
+		if flags()&flagAccelerate == 0 {
+			t.Error("acceleration is off although everything fits")
+		}
+		whole := n.plan.Prefixes
+		n.plan.Prefixes = append(slices.Clone(whole), topology.Prefix{
+			Prefix: netip.MustParsePrefix("10.247.0.0/16"), Scope: topology.ScopeRemote, NextHop: "region/b",
+		})
+		_, err := a.Apply(t.Context(), n.plan, n.host)
+		mode, reason := a.Mode()
+		if err == nil || mode != v1beta1.DatapathBaseline || !strings.Contains(reason, mapFib4) || flags() != flagGateway {
+			t.Errorf("with one prefix too many: error %v, mode %s, reason %q, flags %d", err, mode, reason, flags())
+		}
+		n.plan.Prefixes = whole
+		n.apply(t, a)
+		if flags()&flagAccelerate == 0 {
+			t.Error("acceleration stays off although everything fits again")
+		}
+	})
 }

@@ -9,7 +9,8 @@ import (
 )
 
 // fill brings the maps to what the plan says, writing differences only. Next hops come before the prefixes that point to
-// them and go after them, and the switch comes last, so that a packet meets a consistent FIB at any time.
+// them and go after them, and the switch comes last, so that a packet meets a consistent FIB at any time. The switch
+// stays off where the FIB is not whole: to the programs a source without an entry is a stranger's.
 func (a *Applier) fill(plan *topology.Plan, around surroundings, havePods map[address]podEntry, config nodeConfig) error {
 	hops := nexthopsOf(plan, around)
 	fib := fibOf(plan, hops)
@@ -42,6 +43,10 @@ func (a *Applier) fill(plan *topology.Plan, around surroundings, havePods map[ad
 	errs := []error{slotErr, fibErr}
 	if fibErr == nil {
 		errs = append(errs, update(a, mapNexthops, emptied(hopDiff)))
+	}
+
+	if a.incomplete = slotErr != nil || fibErr != nil; a.incomplete {
+		config.Flags &^= flagAccelerate
 	}
 
 	members, local := diff(haveMembers, membersOf(plan)), diff(havePods, podsOf(a.pods))

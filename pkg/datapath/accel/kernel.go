@@ -48,6 +48,21 @@ func checkKernel(pinRoot string) error {
 			reason: "conntrack is not loaded (modprobe nf_conntrack)", err: err,
 		}
 	}
+	return checkTolerance()
+}
+
+// checkTolerance makes sure that conntrack takes streams whose middle it did not see. Without these settings, which are
+// another part's to make, it calls the first packets that come back to the stack invalid, and many a host drops those.
+func checkTolerance() error {
+	for _, name := range []string{"nf_conntrack_tcp_be_liberal", "nf_conntrack_tcp_ignore_invalid_rst"} {
+		value, err := readNumber(filepath.Join(conntrackDir, name))
+		if err != nil || value == 0 {
+			return &unavailable{
+				reason: fmt.Sprintf("the sysctl net.netfilter.%s is not 1, so conntrack would break off accelerated streams", name),
+				err:    err,
+			}
+		}
+	}
 	return nil
 }
 

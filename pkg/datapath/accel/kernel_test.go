@@ -3,6 +3,7 @@ package accel
 import (
 	"maps"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -70,6 +71,21 @@ func TestWithoutABPFFilesystemTheReasonSaysWhatToMount(t *testing.T) {
 		podtest.PointToPoint(t, "veth0", "10.244.1.2")
 		n.expectBaseline(t, n.applier(t, Options{PinRoot: t.TempDir() + "/raven"}), "not on a BPF filesystem")
 	})
+}
+
+func TestAConntrackThatWouldBreakOffStreamsKeepsTheNodeOnTheBaseline(t *testing.T) {
+	for _, name := range []string{"nf_conntrack_tcp_be_liberal", "nf_conntrack_tcp_ignore_invalid_rst"} {
+		netns.Run(t, func(t *testing.T) {
+			n := newNode(t)
+			podtest.PointToPoint(t, "veth0", "10.244.1.2")
+			a := n.applier(t, Options{})
+			n.apply(t, a)
+			must(t, os.WriteFile(filepath.Join(conntrackDir, name), []byte("0"), 0o644))
+			n.expectBaseline(t, a, name)
+			must(t, os.WriteFile(filepath.Join(conntrackDir, name), []byte("1"), 0o644))
+			n.apply(t, a)
+		})
+	}
 }
 
 func TestAVerifierRefusalIsOneLineInTheReasonAndTheLogHasTheRest(t *testing.T) {

@@ -71,8 +71,7 @@ func diff[K comparable, V comparable](have, want map[K]V) difference[K, V] {
 	return d
 }
 
-// put writes new and changed entries and returns how many it wrote. What does not fit is left out: its packets take the
-// stack.
+// put writes new and changed entries and returns how many it wrote. What does not fit is left out, and an error.
 func (d difference[K, V]) put(m *ebpf.Map) (int, error) {
 	var written int
 	for written < len(d.putKeys) {
