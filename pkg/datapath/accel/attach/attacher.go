@@ -6,9 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // Attacher attaches programs in the network namespace of the calling thread and pins the attachments, so that they
@@ -92,7 +94,7 @@ func (a *Attacher) ensureLink(program *ebpf.Program, hook Hook, typ link.Type,
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return false, fmt.Errorf("make the folder of pinned links: %w", err)
 	}
-	l, err := attach()
+	l, err := whenEnded(attach)
 	if err != nil {
 		return false, err
 	}
@@ -102,6 +104,26 @@ func (a *Attacher) ensureLink(program *ebpf.Program, hook Hook, typ link.Type,
 		return false, fmt.Errorf("pin the link at %s: %w", path, err)
 	}
 	return true, nil
+}
+
+// whenEnded attaches, and waits a little while the kernel says that the very program is attached already: a link whose
+// pin somebody removed ends only some time after its last user.
+func whenEnded(attach func() (link.Link, error)) (l link.Link, err error) {
+	const most, step = 500 * time.Millisecond, 2 * time.Millisecond
+	enough := time.NewTimer(most)
+	defer enough.Stop()
+	tick := time.NewTicker(step)
+	defer tick.Stop()
+	for {
+		if l, err = attach(); !errors.Is(err, unix.EEXIST) {
+			return l, err
+		}
+		select {
+		case <-enough.C:
+			return nil, err
+		case <-tick.C:
+		}
+	}
 }
 
 // deviceOf is the index of the device that a link is attached to, 0 where the device has gone.
