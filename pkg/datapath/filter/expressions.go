@@ -174,7 +174,7 @@ func (f family) keepSource() match {
 	return match{&src, &expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.nfproto), RegAddrMin: reg, RegAddrMax: reg}}
 }
 
-// own matches sources that are addresses of this host (RTN_LOCAL of linux/rtnetlink.h).
+// ownSource matches sources that are addresses of this host (RTN_LOCAL of linux/rtnetlink.h).
 func ownSource() match {
 	return match{&expr.Fib{Register: reg, FlagSADDR: true, ResultADDRTYPE: true},
 		cmpReg(expr.CmpOpEq, binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL))}

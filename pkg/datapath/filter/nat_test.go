@@ -70,6 +70,7 @@ func TestKubeProxysMasqueradeIsLeftAlone(t *testing.T) {
 		at := w.remote.listen("10.2.0.5:7001")
 		arrivesFrom(t, "192.168.1.1", w.lan, "192.168.1.9:7000", "192.168.1.1:30080", at) // a NodePort
 		arrivesFrom(t, "192.168.1.1", w.pod1, "10.1.1.2:7000", "192.168.1.1:30080", at)   // though planned
+		arrivesFrom(t, "192.168.1.1", w.lan, "10.1.2.2:7000", "192.168.1.1:30080", at)    // though another node's pod
 		// Without kube-proxy's mark a source that is not planned is still everyone else's to translate.
 		w.node.run("iptables-nft", "-t", "nat", "-A", "POSTROUTING", "-o", "raven-wg0", "-j", "MASQUERADE")
 		w.node.run("iptables-nft", "-t", "nat", "-D", "PREROUTING", "1")
