@@ -120,13 +120,20 @@ func (a *fakeApplier) Attachments() []accel.Attachment      { return nil }
 // fakeDriver records its calls under its name.
 type fakeDriver struct {
 	*recorder
-	name  string
-	peers []tunnel.PeerStatus
+	name   string
+	peers  []tunnel.PeerStatus
+	keyErr error
 }
 
-func (d *fakeDriver) Name() string                              { return d.name }
-func (d *fakeDriver) PublicKey(context.Context) (string, error) { return "key of " + d.name, nil }
-func (d *fakeDriver) Cleanup(context.Context) error             { d.note("%s.Cleanup", d.name); return nil }
+func (d *fakeDriver) Name() string                  { return d.name }
+func (d *fakeDriver) Cleanup(context.Context) error { d.note("%s.Cleanup", d.name); return nil }
+
+func (d *fakeDriver) PublicKey(context.Context) (string, error) {
+	if d.keyErr != nil {
+		return "", d.keyErr
+	}
+	return "key of " + d.name, nil
+}
 
 func (d *fakeDriver) Apply(_ context.Context, plan *topology.Plan) (tunnel.Result, error) {
 	d.note("tunnel")

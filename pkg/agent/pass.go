@@ -64,7 +64,7 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 	v.Datapath, v.DatapathReason = a.datapathMode(plan)
 	a.notAccelerated(v)
 	v.ListenPort = listenPort(plan, state.Config)
-	v.PublicKey = a.publicKey(ctx, plan)
+	v.PublicKey = a.publicKey(ctx, plan, state.Endpoints)
 	v.Peers = a.peers(ctx)
 	v.Passed = time.Now()
 	if a.Metrics != nil {

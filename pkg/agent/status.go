@@ -88,8 +88,9 @@ func listenPort(plan *topology.Plan, config topology.Config) int {
 	return config.TunnelPort
 }
 
-// publicKey is the node's key, for nodes of a region: any of them may be elected.
-func (a *Agent) publicKey(ctx context.Context, plan *topology.Plan) string {
+// publicKey is the node's key, for nodes of a region: any of them may be elected. Where the driver cannot say it, the
+// key that was published last stays, since a status without one would make all peers end tunnels that work.
+func (a *Agent) publicKey(ctx context.Context, plan *topology.Plan, known []*v1beta1.TunnelEndpoint) string {
 	if plan.Role == topology.RoleNone {
 		delete(a.problemsNow, "key")
 		return ""
@@ -98,10 +99,22 @@ func (a *Agent) publicKey(ctx context.Context, plan *topology.Plan) string {
 	if err != nil {
 		a.failed["key"] = oneLine(err)
 		a.problemsNow["key"] = []topology.Problem{{Object: "Node/" + a.Node, Reason: "NoKey", Message: oneLine(err)}}
-		return a.View().PublicKey
+		return cmp.Or(a.View().PublicKey, publishedKey(known, a.Node, a.driver.Name()))
 	}
 	delete(a.problemsNow, "key")
 	return key
+}
+
+// publishedKey is what a node's TunnelEndpoint says of a driver's key; empty where it says nothing.
+func publishedKey(known []*v1beta1.TunnelEndpoint, node, driver string) string {
+	for _, te := range known {
+		for _, t := range te.Status.Tunnels {
+			if te.Name == node && t.Driver == driver {
+				return t.PublicKey
+			}
+		}
+	}
+	return ""
 }
 
 // peers reads the tunnels' state; what was known stays where that fails.

@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -52,6 +54,20 @@ func TestAMemberPublishesItsKeyTooAndANodeOfNoRegionDoesNot(t *testing.T) {
 	b.pass(in)
 	if got := endpointStatus(b.view(), nil); len(got.Tunnels) != 0 || got.Gateway != "" || got.Datapath != v1beta1.DatapathOff {
 		t.Errorf("a node of no region says %+v", got)
+	}
+}
+
+func TestAKeyThatCannotBeReadStaysPublished(t *testing.T) {
+	b := newBench(t, "a1")
+	b.wireguard.keyErr = errors.New("the key file is damaged")
+	in := cluster()
+	b.pass(in) // a restarted agent, whose own TunnelEndpoint the cluster still has
+	want := in.State.Endpoints[0].Status.Tunnels[0].PublicKey
+	if got := endpointStatus(b.view(), nil).Tunnels; len(got) != 1 || got[0].PublicKey != want {
+		t.Errorf("published %+v, want the key %s", got, want)
+	}
+	if log := b.log.take(); !strings.Contains(log, "the key file is damaged") {
+		t.Errorf("the log does not say why:\n%s", log)
 	}
 }
 
