@@ -40,11 +40,18 @@ func (p *Parts) Cleanup(ctx context.Context, stateDir string, say func(string)) 
 	return errors.Join(errs...)
 }
 
+// statePatterns are the files that an agent keeps below its state folder, and what a killed one may have left of them:
+// files are made under a name that begins with a dot.
+var statePatterns = []string{
+	snapshot.FileName, snapshot.FileName + ".bad", "wireguard.*", "wireguard-device.log",
+	"." + snapshot.FileName + ".*", ".wireguard.*", ".sysctls-*",
+}
+
 // RemoveState removes what an agent keeps on disk: keys, the last good input and the records of its parts. Anything else
 // in the folder stays, and the folder with it.
 func RemoveState(stateDir string, say func(string)) error {
 	var errs []error
-	for _, pattern := range []string{snapshot.FileName, snapshot.FileName + ".bad", "wireguard.*", "wireguard-device.log"} {
+	for _, pattern := range statePatterns {
 		paths, err := filepath.Glob(filepath.Join(stateDir, pattern))
 		errs = append(errs, err)
 		for _, path := range paths {
