@@ -60,7 +60,7 @@ var TenApplies = Check{
 
 // applyTimes gives all agents a new input that changes nothing, n times, each time until every one has applied it.
 func applyTimes(ctx context.Context, l *lab.Lab, n int) error {
-	const gateway = "gateway-hangzhou.yaml"
+	gateway := "gateway-" + l.Spec.Regions[0].Name + ".yaml"
 	manifest, err := l.ReadManifest(gateway)
 	if err != nil {
 		return err
