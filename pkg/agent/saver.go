@@ -6,8 +6,17 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/ravencni/raven/pkg/agent/snapshot"
 	"github.com/ravencni/raven/pkg/agent/source"
+)
+
+// Of a large cluster some object changes every few seconds, and flash memory, which many an edge machine has, bears only
+// so many writes. A start with all its changes is kept at once; afterwards the file may be as old as savePause.
+const (
+	saveBurst = 20
+	savePause = 30 * time.Second
 )
 
 // saver writes snapshots beside the loop: a slow disk must not delay a repair.
@@ -15,6 +24,7 @@ type saver struct {
 	store *snapshot.Store
 	log   *slog.Logger
 	wake  chan struct{}
+	limit *rate.Limiter
 
 	mu     sync.Mutex
 	latest *source.Input
@@ -22,7 +32,8 @@ type saver struct {
 }
 
 func newSaver(store *snapshot.Store, log *slog.Logger) *saver {
-	return &saver{store: store, log: log, wake: make(chan struct{}, 1), saved: store.Saved()}
+	return &saver{store: store, log: log, wake: make(chan struct{}, 1), saved: store.Saved(),
+		limit: rate.NewLimiter(rate.Every(savePause), saveBurst)}
 }
 
 // offer names the input to keep.
@@ -65,6 +76,19 @@ func (s *saver) run(ctx context.Context) {
 		s.mu.Lock()
 		s.saved = s.store.Saved()
 		s.mu.Unlock()
+		if written {
+			s.rest(ctx)
+		}
+	}
+}
+
+// rest waits until the next write may be made, or ctx is done.
+func (s *saver) rest(ctx context.Context) {
+	timer := time.NewTimer(s.limit.Reserve().Delay())
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
 	}
 }
 
