@@ -29,12 +29,3 @@ func TestXDPDropsFloodsAndStrangers(t *testing.T) {
 	}})
 	run(t, l, checks.StrangersAtXDP, checks.HandshakeFlood)
 }
-
-func TestANetworkManagersCleaningIsRepairedAtOnce(t *testing.T) {
-	for _, acceleration := range []string{"auto", "off"} {
-		t.Run(acceleration, func(t *testing.T) {
-			l := withAgents(t, "repair-"+acceleration, lab.Tutorial(), lab.AgentOptions{Acceleration: acceleration})
-			run(t, l, checks.Repair)
-		})
-	}
-}
