@@ -39,6 +39,9 @@ func (h *Host) WatchRoutes(tables ...uint32) (*RouteWatch, error) {
 		if err != nil {
 			return fmt.Errorf("open a netlink socket: %w", err)
 		}
+		if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+			return fmt.Errorf("bind a netlink socket: %w", err)
+		}
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20); err != nil {
 			return fmt.Errorf("give the netlink socket a large buffer: %w", err)
 		}

@@ -30,8 +30,8 @@ const (
 // damagedNodes lose their rules and routes at once: the probe's own member and its gateway.
 var damagedNodes = []string{"hangzhou-2", "hangzhou-1"}
 
-// RepairedRoutes removes, as systemd-networkd does when it starts, every rule and route that it does not know.
-var RepairedRoutes = Check{
+// Repair removes, as systemd-networkd does when it starts, every rule and route that it does not know.
+var Repair = Check{
 	Name: "repair-routes",
 	Says: "a network manager that removes all foreign rules and routes of a member and a gateway at once " +
 		"is made good within 100 ms",
