@@ -9,6 +9,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
 	"github.com/ravencni/raven/pkg/topology"
@@ -126,8 +128,8 @@ func (f *filler) fill(original *v1beta1.Gateway) Result {
 	gw.Status.Nodes = f.memberInfo(gw, r.Tunnel.Active)
 	gw.Status.NodeCount = len(gw.Status.Nodes)
 	gw.Status.ObservedGeneration = gw.Generation
-	setCondition(gw, ConditionTunnelElected, r.Tunnel.Elected, r.Tunnel.Reason, r.Tunnel.Message, f.Now)
-	setCondition(gw, ConditionProxyElected, r.Proxy.Elected, r.Proxy.Reason, r.Proxy.Message, f.Now)
+	f.electionCondition(gw, ConditionTunnelElected, r.Tunnel)
+	f.electionCondition(gw, ConditionProxyElected, r.Proxy)
 	return r
 }
 
@@ -332,4 +334,13 @@ func normal(texts []string) []string {
 		}
 	}
 	return out
+}
+
+// electionCondition tells the outcome. Its transition time is also that of the last change of role, so that damping
+// survives whoever elects.
+func (f *filler) electionCondition(gw *v1beta1.Gateway, kind string, d Decision) {
+	setCondition(gw, kind, d.Elected, d.Reason, d.Message, f.Now)
+	if d.Changed {
+		meta.FindStatusCondition(gw.Status.Conditions, kind).LastTransitionTime = metav1.NewTime(f.Now)
+	}
 }

@@ -1,0 +1,176 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/ravencni/raven/pkg/agent/source"
+	"github.com/ravencni/raven/pkg/controller/inventory"
+	"github.com/ravencni/raven/pkg/election"
+	"github.com/ravencni/raven/pkg/topology"
+)
+
+// pause between the first change and the look at the whole cluster that it causes: one look for many changes.
+const pause = 300 * time.Millisecond
+
+// analyst looks at the whole cluster with the planner's eyes, in the background, and remembers what it found.
+type analyst struct {
+	inventory *inventory.Inventory
+	// serviceCIDRs are the cluster's service ranges, as the agents have them.
+	serviceCIDRs []netip.Prefix
+	// tell is called with the Gateways for which something else was found than before.
+	tell func(gateways []string)
+	log  *slog.Logger
+	wake chan struct{}
+
+	mu       sync.Mutex
+	found    map[string]election.Findings
+	foreign  string
+	settings topology.Config
+	busy     time.Duration
+}
+
+func newAnalyst(v *inventory.Inventory, serviceCIDRs []netip.Prefix, log *slog.Logger) *analyst {
+	return &analyst{inventory: v, serviceCIDRs: serviceCIDRs, log: log, wake: make(chan struct{}, 1),
+		found: map[string]election.Findings{}, settings: topology.Config{ForwardNodeIP: true}}
+}
+
+// notice asks for a look soon.
+func (a *analyst) notice() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Start implements manager.Runnable.
+func (a *analyst) Start(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.wake:
+		}
+		// A look that takes long is taken less often, so that it costs at most a fifth of a processor.
+		timer := time.NewTimer(max(pause, 4*a.lasted()))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+		a.analyse()
+	}
+}
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable.
+func (a *analyst) NeedLeaderElection() bool { return true }
+
+func (a *analyst) lasted() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.busy
+}
+
+// analyse takes one look.
+func (a *analyst) analyse() {
+	begin := time.Now()
+	state := a.inventory.State()
+	state.Config = a.config()
+	plan := topology.Compile(state, "", topology.Local{})
+	found := findings(plan, func(node string) string {
+		home, _ := a.inventory.GatewayOf(node)
+		return home
+	})
+	countProblems(plan.Problems)
+
+	a.mu.Lock()
+	changed := names(found, a.found)
+	a.found, a.busy = found, time.Since(begin)
+	a.mu.Unlock()
+	a.told(changed)
+}
+
+// names of Gateways for which the two differ.
+func names(now, before map[string]election.Findings) []string {
+	out := map[string]bool{}
+	for name, f := range now {
+		out[name] = !equality.Semantic.DeepEqual(f, before[name])
+	}
+	for name := range before {
+		if _, ok := now[name]; !ok {
+			out[name] = true
+		}
+	}
+	maps.DeleteFunc(out, func(_ string, differs bool) bool { return !differs })
+	return slices.Sorted(maps.Keys(out))
+}
+
+func (a *analyst) told(changed []string) {
+	if len(changed) > 0 && a.tell != nil {
+		a.tell(changed)
+	}
+}
+
+// findings for one Gateway.
+func (a *analyst) findings(gateway string) election.Findings {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f := a.found[gateway]
+	f.Foreign, f.KeyWanted = a.foreign, a.settings.Driver == topology.DriverWireGuard
+	return f
+}
+
+// setForeign takes what is known of other controllers; empty: there is none.
+func (a *analyst) setForeign(text string) {
+	a.mu.Lock()
+	changed := a.foreign != text
+	a.foreign = text
+	a.mu.Unlock()
+	if changed {
+		a.told(a.inventory.Gateways())
+	}
+}
+
+// setSettings takes the data of raven-agent-config, as far as it matters here, and returns what is wrong with it.
+func (a *analyst) setSettings(data map[string]string) (wrong []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if v, ok := data["vpn-driver"]; ok {
+		if driver, err := source.ParseDriver(v); err != nil {
+			wrong = append(wrong, fmt.Sprintf("vpn-driver: %v", err))
+		} else {
+			a.settings.Driver = driver
+		}
+	}
+	if v, ok := data["forward-node-ip"]; ok {
+		if on, err := strconv.ParseBool(strings.ToLower(strings.TrimSpace(v))); err != nil {
+			wrong = append(wrong, fmt.Sprintf(`forward-node-ip is %q: write "true" or "false"`, v))
+		} else {
+			a.settings.ForwardNodeIP = on
+		}
+	}
+	return wrong
+}
+
+// config for the planner. Where the driver is not known, nothing is said about keys.
+func (a *analyst) config() topology.Config {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c := a.settings
+	c.EnableTunnel, c.ServiceCIDRs = true, a.serviceCIDRs
+	if c.Driver == "" {
+		c.Driver = topology.DriverPlain
+	}
+	return c
+}

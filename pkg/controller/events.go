@@ -1,0 +1,61 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
+	"github.com/ravencni/raven/pkg/election"
+)
+
+// Reasons of events on Gateways.
+const (
+	EventElected = "ActiveEndpointElected"
+	EventLost    = "ActiveEndpointLost"
+)
+
+// recorder writes events. The usual recorders fold events with one reason into a series that keeps the first one's
+// words; a change of roles deserves its own.
+type recorder struct {
+	client   client.Client
+	instance string
+	now      func() time.Time
+	log      *slog.Logger
+}
+
+func newRecorder(c client.Client, log *slog.Logger) *recorder {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return &recorder{client: c, instance: fmt.Sprintf("%.100s-%d", host, os.Getpid()), now: time.Now, log: log}
+}
+
+// roles tells of one change of the active endpoints of a type, if there was one.
+func (r *recorder) roles(ctx context.Context, gw *v1beta1.Gateway, kind v1beta1.EndpointType, before []string, d election.Decision) {
+	if !d.Changed {
+		return
+	}
+	event, reason, note := roleChange(kind, before, d)
+	elections.WithLabelValues(string(kind)).Inc()
+	r.log.Info(note, "gateway", gw.Name, "type", kind, "before", before, "after", d.Active)
+	e := &eventsv1.Event{
+		ObjectMeta:          metav1.ObjectMeta{GenerateName: gw.Name + ".", Namespace: metav1.NamespaceDefault},
+		EventTime:           metav1.NewMicroTime(r.now()),
+		ReportingController: Name, ReportingInstance: r.instance,
+		Action: "Elect", Type: event, Reason: reason, Note: note,
+		Regarding: corev1.ObjectReference{APIVersion: v1beta1.GroupVersion.String(), Kind: "Gateway", Name: gw.Name, UID: gw.UID,
+			ResourceVersion: gw.ResourceVersion},
+	}
+	if err := r.client.Create(ctx, e); err != nil {
+		r.log.Warn("an event could not be written", "gateway", gw.Name, "note", note, "error", err)
+	}
+}
