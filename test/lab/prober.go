@@ -21,7 +21,8 @@ type Prober struct {
 	id      int
 	every   time.Duration
 	cancel  context.CancelFunc
-	all     sync.WaitGroup
+	sending sync.WaitGroup
+	reading sync.WaitGroup
 	mu      sync.Mutex
 	sent    []time.Time
 	got     map[int]time.Time
@@ -62,8 +63,8 @@ func (h *Host) Probe(ctx context.Context, to netip.Addr, every time.Duration) (*
 		conn: conn, to: to, id: int(time.Now().UnixNano() & 0xffff), every: every, cancel: cancel,
 		got: map[int]time.Time{}, changed: make(chan struct{}, 1),
 	}
-	p.all.Go(p.receive)
-	p.all.Go(func() { p.send(ctx) })
+	p.reading.Go(p.receive)
+	p.sending.Go(func() { p.send(ctx) })
 	if err := p.AwaitAnswers(ctx, 1); err != nil {
 		_, stopErr := p.Stop(ctx)
 		return nil, errors.Join(fmt.Errorf("ping from %s to %s: %w", h.Name, to, err), stopErr)
@@ -179,6 +180,7 @@ func (p *Prober) LostSoFar() (lost int) {
 // Stop sends no more, gives the last requests a second to be answered, and returns the account.
 func (p *Prober) Stop(ctx context.Context) (ProbeResult, error) {
 	p.cancel()
+	p.sending.Wait()
 	last, done := context.WithTimeout(ctx, time.Second)
 	defer done()
 	// What is missing after that second counts as lost.
@@ -191,7 +193,7 @@ func (p *Prober) Stop(ctx context.Context) (ProbeResult, error) {
 		return nil
 	})
 	err := p.conn.Close()
-	p.all.Wait()
+	p.reading.Wait()
 	var r ProbeResult
 	var previous time.Time
 	for seq := range p.sent {

@@ -22,6 +22,13 @@ var counting = regexp.MustCompile(`(expires|preferred_lft|valid_lft|used|\w*time
 // generated are the comments of iptables-save, which hold the time.
 var generated = regexp.MustCompile(`(?m)^# .*\n`)
 
+// iptables leaves its tables and chains behind when the last rule goes; without a rule, and with policy accept, they
+// are nothing.
+var (
+	emptyChain = regexp.MustCompile(`(?m)^\tchain (INPUT|OUTPUT|FORWARD|PREROUTING|POSTROUTING) \{\n\t\ttype .* policy accept;\n\t\}\n\n?`)
+	emptyTable = regexp.MustCompile(`(?m)^table ip6? (filter|nat|mangle|raw) \{\n\}\n`)
+)
+
 // Kernel looks at all of it.
 func (h *Host) Kernel(ctx context.Context) (Kernel, error) {
 	k := Kernel{}
@@ -38,7 +45,11 @@ func (h *Host) Kernel(ctx context.Context) (Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		k[what] = generated.ReplaceAllString(counting.ReplaceAllString(out, ""), "")
+		out = generated.ReplaceAllString(counting.ReplaceAllString(out, ""), "")
+		if what == "nft" {
+			out = emptyTable.ReplaceAllString(emptyChain.ReplaceAllString(out, ""), "")
+		}
+		k[what] = out
 	}
 	if err := h.Do(func() error { return k.sysctls("/proc/sys/net") }); err != nil {
 		return nil, fmt.Errorf("read the sysctls of %s: %w", h.Name, err)

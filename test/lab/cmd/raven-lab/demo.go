@@ -22,7 +22,7 @@ func demoCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			return enclosed(keep, func(ctx context.Context, name string) error {
-				return demo(ctx, name, os.Stdout)
+				return demo(ctx, name, keep, os.Stdout)
 			})
 		},
 	}
@@ -30,14 +30,14 @@ func demoCommand() *cobra.Command {
 	return cmd
 }
 
-func demo(ctx context.Context, name string, out io.Writer) error {
+func demo(ctx context.Context, name string, keep bool, out io.Writer) error {
 	began := time.Now()
 	labs := checks.DemoLabs()
 	fmt.Fprintln(out, "Three regions, each behind its own NAT or public address, meet in a router that knows no inner "+
 		"address.\nThe same traffic runs in two labs: accelerated by eBPF, and on the kernel's own tables.")
 	fmt.Fprintln(out)
 	var outcomes []checks.Outcome
-	checks.Demo(ctx, name, labs, func(o checks.Outcome) {
+	checks.Demo(ctx, name, labs, keep, func(o checks.Outcome) {
 		outcomes = append(outcomes, o)
 		fmt.Fprintf(out, "%5.1fs %s %-11s %s%s\n", time.Since(began).Seconds(), verdict(o), o.Lab, o.Check.Says, detail(o))
 	})
@@ -71,11 +71,9 @@ func detail(o checks.Outcome) string {
 // table has a row for each check and a column for each lab.
 func table(out io.Writer, labs []checks.DemoLab, outcomes []checks.Outcome) error {
 	cells := map[string]map[string]string{}
-	var rows []string
 	for _, o := range outcomes {
 		if cells[o.Check.Says] == nil {
 			cells[o.Check.Says] = map[string]string{}
-			rows = append(rows, o.Check.Says)
 		}
 		cells[o.Check.Says][o.Lab] = strings.TrimSpace(verdict(o) + " " + brief(o))
 	}
@@ -85,7 +83,10 @@ func table(out io.Writer, labs []checks.DemoLab, outcomes []checks.Outcome) erro
 		fmt.Fprint(w, "\t", strings.ToUpper(l.Name))
 	}
 	fmt.Fprintln(w)
-	for _, row := range rows {
+	for _, row := range checks.Order(labs) {
+		if cells[row] == nil {
+			continue
+		}
 		fmt.Fprint(w, row)
 		for _, l := range labs {
 			cell := cells[row][l.Name]
