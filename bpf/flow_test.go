@@ -69,8 +69,8 @@ func TestAVerdictIsKeptAndItsConntrackEntryRefreshedOnlyUpwardsToItsStatesTimeou
 	}
 }
 
-func TestFINAndRSTForgetBothDirectionsOfAFlow(t *testing.T) {
-	for _, flag := range []string{"FIN", "RST"} {
+func TestSYNFINAndRSTForgetBothDirectionsOfAFlow(t *testing.T) {
+	for _, flag := range []string{"SYN", "FIN", "RST"} {
 		t.Run(flag, func(t *testing.T) {
 			netns.Run(t, func(t *testing.T) {
 				n := newNode(t, false, false)
@@ -82,7 +82,7 @@ func TestFINAndRSTForgetBothDirectionsOfAFlow(t *testing.T) {
 				var flow Flow
 				must(t, n.maps["raven_flows"].Lookup(flowKey(out), &flow))
 				must(t, n.maps["raven_flows"].Lookup(flowKey(in), &flow))
-				out.fin, out.rst = flag == "FIN", flag == "RST"
+				out.syn, out.fin, out.rst = flag == "SYN", flag == "FIN", flag == "RST"
 				n.run("raven_from_pod", "pod0", out.frame(t), 0)
 				for _, p := range []packet{out, in} {
 					if err := n.maps["raven_flows"].Lookup(flowKey(p), &flow); !errors.Is(err, ebpf.ErrKeyNotExist) {

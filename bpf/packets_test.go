@@ -263,6 +263,10 @@ func TestFromOverlayOnAMemberDeliversEstablishedFlowsFromOtherRegions(t *testing
 	cases := []tcCase{
 		{name: "to the pod", packet: in, prepare: establishedReply,
 			reason: FromPodRavenReasonRAVEN_REDIRECT_POD, action: actRedirect, wantDst: podMAC, wantSrc: podGateway},
+		{name: "to the pod, while this node's own packets already go without VXLAN", packet: in, prepare: func(n *node, p packet) {
+			establishedReply(n, p)
+			n.direct(false)
+		}, reason: FromPodRavenReasonRAVEN_REDIRECT_POD, action: actRedirect, wantDst: podMAC, wantSrc: podGateway},
 		{name: "to the pod over IPv6", packet: in6, prepare: establishedReply,
 			reason: FromPodRavenReasonRAVEN_REDIRECT_POD, action: actRedirect, wantDst: podMAC, wantSrc: podGateway},
 		{name: "a new flow", packet: in, reason: FromPodRavenReasonRAVEN_PASS_UNTRACKED, action: actUnspec},

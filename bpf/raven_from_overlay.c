@@ -18,17 +18,13 @@ static __always_inline struct raven_verdict decide(struct __sk_buff *skb)
 	struct raven_fib_entry *to;
 	int reason;
 
-	if (!config || !(config->flags & RAVEN_FLAG_ACCELERATE))
-		return raven_pass(RAVEN_PASS_DISABLED);
-	if (skb->pkt_type != PACKET_HOST)
-		return raven_pass(RAVEN_PASS_NOT_IP);
-	reason = raven_parse(skb, &p, ETH_HLEN);
+	reason = raven_begin(skb, &p, ETH_HLEN, config);
 	if (reason)
 		return raven_pass(reason);
 	if (raven_link_scope(&p))
 		return raven_pass(RAVEN_PASS_NO_ROUTE);
-	if (!raven_source_ok(skb, &p,
-			     config->flags & RAVEN_FLAG_GATEWAY ? RAVEN_SCOPE_IN_REGION : RAVEN_SCOPE_REMOTE))
+	/* The scope alone: answers may go without VXLAN where this node was told so before the others. */
+	if (!raven_source_in(&p, config->flags & RAVEN_FLAG_GATEWAY ? RAVEN_SCOPE_IN_REGION : RAVEN_SCOPE_REMOTE))
 		return raven_drop(RAVEN_DROP_WRONG_REGION_SOURCE);
 
 	to = raven_fib_lookup(p.family, &p.flow.daddr);

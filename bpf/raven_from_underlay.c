@@ -18,11 +18,7 @@ static __always_inline struct raven_verdict decide(struct __sk_buff *skb)
 	struct raven_fib_entry *to;
 	int reason;
 
-	if (!config || !(config->flags & RAVEN_FLAG_ACCELERATE))
-		return raven_pass(RAVEN_PASS_DISABLED);
-	if (skb->pkt_type != PACKET_HOST)
-		return raven_pass(RAVEN_PASS_NOT_IP);
-	reason = raven_parse(skb, &p, ETH_HLEN);
+	reason = raven_begin(skb, &p, ETH_HLEN, config);
 	if (reason)
 		return raven_pass(reason);
 

@@ -26,6 +26,14 @@ static __always_inline struct raven_nexthop *raven_nexthop_of(const struct raven
 	return bpf_map_lookup_elem(&raven_nexthops, &index);
 }
 
+/* True where the source's own prefix has the wanted scope. */
+static __always_inline bool raven_source_in(const struct raven_packet *p, __u8 scope)
+{
+	struct raven_fib_entry *entry = raven_fib_lookup(p->family, &p->flow.saddr);
+
+	return entry && entry->scope == scope;
+}
+
 /*
  * True where packets from source may come in by this device: the source's own prefix has the wanted scope and its next
  * hop leaves by the very device that the packet came in by (strict reverse path over Raven's FIB).

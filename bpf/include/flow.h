@@ -99,8 +99,8 @@ static __always_inline int raven_flow_verdict(struct __sk_buff *skb, const struc
 	if (p->flow.protocol != IPPROTO_TCP && p->flow.protocol != IPPROTO_UDP)
 		return RAVEN_PASS_PROTOCOL;
 	if (p->tcp_flags & (RAVEN_TCP_SYN | RAVEN_TCP_FIN | RAVEN_TCP_RST)) {
-		if (p->tcp_flags & (RAVEN_TCP_FIN | RAVEN_TCP_RST))
-			raven_forget(p);
+		/* SYN too: it opens a connection anew between the same ports, whose handshake conntrack has to see. */
+		raven_forget(p);
 		return RAVEN_PASS_TCP_CONTROL;
 	}
 	now = bpf_ktime_get_coarse_ns();

@@ -24,6 +24,20 @@ static __always_inline struct raven_verdict raven_drop(int reason)
 	return (struct raven_verdict){.reason = reason, .action = TC_ACT_SHOT};
 }
 
+/*
+ * What every program on one of Raven's or the underlay's devices begins with: 0 and the packet's headers in *p, or the
+ * reason to pass it on.
+ */
+static __always_inline int raven_begin(struct __sk_buff *skb, struct raven_packet *p, const __u32 l3,
+				       const struct raven_node_config *config)
+{
+	if (!config || !(config->flags & RAVEN_FLAG_ACCELERATE))
+		return RAVEN_PASS_DISABLED;
+	if (skb->pkt_type != PACKET_HOST)
+		return RAVEN_PASS_NOT_IP;
+	return raven_parse(skb, p, l3);
+}
+
 /* Takes one from TTL or hop limit; the IPv4 checksum follows incrementally (RFC 1624). False: data moved away. */
 static __always_inline bool raven_decrement_ttl(struct __sk_buff *skb, __u8 family, __u32 l3)
 {
