@@ -13,16 +13,18 @@ import (
 
 func TestAMembersTablesAreWhatThePlanSays(t *testing.T) {
 	onNode(t, memberPlan(), func(t *testing.T, n *node) {
-		if got := n.apply(t); got != 9 {
-			t.Errorf("%d writes, want 2 rules, 4 routes and 3 throws", got)
+		if got := n.apply(t); got != 11 {
+			t.Errorf("%d writes, want 2 rules, 4 routes, the twins of 2 and 3 throws", got)
 		}
 		expect(t,
 			"100: from all lookup 9027 proto 114",
 			"10.2.1.0/24 via 10.0.0.1 dev raven0 proto 114 src 10.0.0.5 onlink mtu 1355",
+			"unreachable 10.2.1.0/24 proto 114 metric 4294967295",
 			"unreachable 10.3.1.0/24 proto 114",
 			"throw 10.0.0.1 proto 114",
 			"throw 203.0.113.7 proto 114",
 			"fd00:2:1::/64 via fe80::a80f:aff:fe00:1 dev raven0 proto 114 src fd00::5 metric 1024 mtu 1355 pref medium",
+			"unreachable fd00:2:1::/64 dev lo proto 114 metric 4294967295 pref medium",
 			"unreachable fd00:3:1::/64 dev lo proto 114 metric 1024 pref medium",
 			"throw fd00::1 dev lo proto 114 metric 1024 pref medium",
 		)
@@ -73,6 +75,9 @@ func TestAnObjectDamagedByHandComesBackWithOneWrite(t *testing.T) {
 	for _, damage := range []string{
 		"ip route del 10.2.1.0/24 table 9027",
 		"ip route del unreachable 10.3.1.0/24 table 9027",
+		"ip route del unreachable 10.2.1.0/24 table 9027 metric 4294967295",
+		"ip -6 route del unreachable fd00:2:1::/64 table 9027 metric 4294967295",
+		"ip route replace blackhole 10.2.1.0/24 table 9027 proto 114 metric 4294967295",
 		"ip route del throw 203.0.113.7 table 9027",
 		"ip -6 route del fd00:2:1::/64 table 9027",
 		"ip -6 route del unreachable fd00:3:1::/64 table 9027",

@@ -21,7 +21,7 @@ func manyPrefixes(n int) []topology.Prefix {
 	return prefixes
 }
 
-// A cluster of 10,000 nodes with two families has 20,000 prefixes.
+// A cluster of 10,000 nodes with two families has 20,000 prefixes; each has a route and its unreachable twin.
 func TestTwentyThousandRoutesAreMadeDiffedAndMovedInTime(t *testing.T) {
 	plan := memberPlan()
 	plan.Prefixes = manyPrefixes(20000)
@@ -37,14 +37,14 @@ func TestTwentyThousandRoutesAreMadeDiffedAndMovedInTime(t *testing.T) {
 			}
 		}
 		// Limits are some ten times what an idle machine takes.
-		step("make", 20000+3+2, 10*time.Second)
+		step("make", 2*20000+3+2, 10*time.Second)
 		step("diff", 0, 2*time.Second)
 		run(t, "ip route flush table 9027")
-		step("repair", 10000+2, 5*time.Second)
+		step("repair", 2*10000+2, 5*time.Second)
 		gw := addr("10.0.0.3")
 		n.plan.NextHops[0].Underlay, n.plan.NextHops[0].MAC = gw, topology.VTEPMAC(gw)
 		step("move to another gateway", 20000, 10*time.Second)
 		n.plan = &topology.Plan{Role: topology.RoleNone}
-		step("remove", 20000+3+2, 10*time.Second)
+		step("remove", 2*20000+3+2, 10*time.Second)
 	})
 }

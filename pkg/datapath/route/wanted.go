@@ -3,6 +3,7 @@ package route
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -16,8 +17,15 @@ import (
 // metric6 is the priority of IPv6 routes; the kernel's own default, named since an unnamed one is no key.
 const metric6 = 1024
 
+// metricClosed is the priority of the unreachable twin that stands behind each route of table 9027 that leaves by a
+// device. The kernel takes a device's routes away with it, when it vanishes, goes down or loses the address that they
+// name as source; without a twin look-ups would then fall through to main's default route, and packets for another
+// region would leave in the clear until someone repairs it. It is the largest that there is, so every other route wins.
+const metricClosed = math.MaxUint32
+
 // wanted computes the rules and routes of a plan. A prefix that has no usable way out becomes unreachable in table
-// 9027, so that nothing leaves in the clear by the default route, and is left out of 9028, where main decides.
+// 9027, so that nothing leaves in the clear by the default route, and is left out of 9028, where main decides. A prefix
+// that leaves by a device is unreachable, too, as soon as its route has gone with the device.
 func wanted(plan *topology.Plan, h datapath.Host) (*state, error) {
 	want := &state{routes: map[uint32][]rtnl.Route{}}
 	if plan.Role != topology.RoleMember && plan.Role != topology.RoleGateway {
@@ -114,7 +122,8 @@ func (b *builder) findDevices() {
 	}
 }
 
-// family computes the routes of one family; throws stand first.
+// family computes the routes of one family. Throws stand first, and what forwards before what only refuses, so that a
+// repair first brings back what carries traffic.
 func (b *builder) family(family uint8) (remote, inRegion []rtnl.Route) {
 	ours := func(a netip.Addr) bool { return a.IsValid() && rtnl.Family(a.Unmap()) == family }
 	for _, p := range b.plan.Prefixes {
@@ -134,7 +143,7 @@ func (b *builder) family(family uint8) (remote, inRegion []rtnl.Route) {
 	if len(remote) == 0 {
 		return nil, inRegion // nothing to fall through
 	}
-	throws := make([]rtnl.Route, 0, len(b.plan.Throws)+len(remote))
+	throws := make([]rtnl.Route, 0, len(b.plan.Throws)+2*len(remote))
 	thrown := make(map[netip.Prefix]bool, len(b.plan.Throws))
 	for _, a := range b.plan.Throws {
 		if !ours(a) {
@@ -146,12 +155,20 @@ func (b *builder) family(family uint8) (remote, inRegion []rtnl.Route) {
 			throws = append(throws, base(p, unix.RTN_THROW))
 		}
 	}
+	all := throws
 	for _, r := range remote {
 		if !thrown[r.Prefix] {
-			throws = append(throws, r)
+			all = append(all, r)
 		}
 	}
-	return throws, inRegion
+	for _, r := range all[len(throws):] {
+		if r.Type == unix.RTN_UNICAST {
+			closed := base(r.Prefix, unix.RTN_UNREACHABLE)
+			closed.Metric = metricClosed
+			all = append(all, closed)
+		}
+	}
+	return all, inRegion
 }
 
 // route turns one prefix into a kernel route; ok is false where its next hop is unusable, which is reported once per
