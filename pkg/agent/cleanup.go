@@ -44,7 +44,7 @@ func (p *Parts) Cleanup(ctx context.Context, stateDir string, say func(string)) 
 // files are made under a name that begins with a dot.
 var statePatterns = []string{
 	snapshot.FileName, snapshot.FileName + ".bad", "wireguard.*", "wireguard-device.log",
-	"." + snapshot.FileName + ".*", ".wireguard.*", ".sysctls-*",
+	"." + snapshot.FileName + ".*", ".wireguard.*", ".sysctls.json.*",
 }
 
 // RemoveState removes what an agent keeps on disk: keys, the last good input and the records of its parts. Anything else

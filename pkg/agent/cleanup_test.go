@@ -11,8 +11,8 @@ func TestTheStateIsRemovedWithWhatAKilledAgentLeftOfIt(t *testing.T) {
 	dir := t.TempDir()
 	foreign := []string{".hidden", "notes.txt"}
 	for _, name := range append([]string{
-		"snapshot.json", "snapshot.json.bad", ".snapshot.json.123456", "wireguard.key", ".wireguard.key-123456",
-		"wireguard.endpoints.json", ".wireguard.endpoints.json-1", "wireguard-device.log", ".sysctls-42",
+		"snapshot.json", "snapshot.json.bad", ".snapshot.json.123456", "wireguard.key", ".wireguard.key.123456",
+		"wireguard.endpoints.json", ".wireguard.endpoints.json.1", "wireguard-device.log", ".sysctls.json.42",
 	}, foreign...) {
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
 			t.Fatal(err)

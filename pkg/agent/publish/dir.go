@@ -12,8 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
-	"github.com/ravencni/raven/pkg/agent/atomicfile"
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
+	"github.com/ravencni/raven/pkg/atomicfile"
 )
 
 // Dir publishes to a file tunnelendpoint-<node>.yaml in a folder, for agents that read manifests.

@@ -15,8 +15,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/ravencni/raven/pkg/agent/atomicfile"
 	"github.com/ravencni/raven/pkg/agent/source"
+	"github.com/ravencni/raven/pkg/atomicfile"
 	"github.com/ravencni/raven/pkg/topology"
 )
 

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ravencni/raven/pkg/atomicfile"
 )
 
 // record is what sysctls.json holds: the values that stood before Raven's, oldest first.
@@ -75,35 +77,15 @@ func (r *record) save(path string) error {
 	}
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err == nil {
-		err = replaceFile(path, append(b, '\n'))
+		err = os.MkdirAll(filepath.Dir(path), 0o700)
+	}
+	if err == nil {
+		err = atomicfile.Write(path, append(b, '\n'), 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("write the record of changed sysctls, so none is changed: %w", err)
 	}
 	return nil
-}
-
-func replaceFile(path string, content []byte) error {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(dir, ".sysctls-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 func (r *record) has(key string) bool {

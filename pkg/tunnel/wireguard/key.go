@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
+
+	"github.com/ravencni/raven/pkg/atomicfile"
 )
 
 // keyFile holds the private key in base64, as "wg genkey" prints it, inside the state folder.
@@ -25,7 +27,10 @@ func loadKey(dir string) (wgtypes.Key, error) {
 	if key, err = wgtypes.GeneratePrivateKey(); err != nil {
 		return wgtypes.Key{}, fmt.Errorf("make a private key: %w", err)
 	}
-	err = createDurably(path, []byte(key.String()+"\n"))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return wgtypes.Key{}, fmt.Errorf("make the state folder: %w", err)
+	}
+	err = atomicfile.Create(path, []byte(key.String()+"\n"), 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return readKey(path) // somebody was faster: theirs counts
 	}
@@ -60,52 +65,10 @@ func readKey(path string) (wgtypes.Key, error) {
 	return key, nil
 }
 
-// createDurably makes path with mode 0600 and the given content at once and for good: it is never seen half written,
-// survives a power cut once made, and fails with fs.ErrExist where path exists.
-func createDurably(path string, content []byte) (err error) {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*") // O_EXCL, 0600
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.Remove(tmp.Name())) }()
-	_, err = tmp.Write(content)
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	// A rename would overwrite; a hard link does not.
-	if err := os.Link(tmp.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-// replaceFile writes path by way of a temporary file, so that a reader sees the old content or the new.
-func replaceFile(path string, content []byte) (err error) {
+// replaceFile replaces a file of the state folder, which is made where it is missing.
+func replaceFile(path string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
+		return fmt.Errorf("make the state folder: %w", err)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(content)
-	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(tmp.Name()))
-	}
-	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return atomicfile.Write(path, content, 0o600)
 }

@@ -1,11 +1,13 @@
 package atomicfile_test
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
 
-	"github.com/ravencni/raven/pkg/agent/atomicfile"
+	"github.com/ravencni/raven/pkg/atomicfile"
 )
 
 func TestAFileIsReplacedAsAWholeWithItsMode(t *testing.T) {
@@ -50,6 +52,25 @@ func TestAFailedWriteLeavesTheOldFileAndNothingElse(t *testing.T) {
 	if err := atomicfile.Write(filepath.Join(dir, "no", "such", "folder"), nil, 0o644); err == nil {
 		t.Error("a file was written to a folder that does not exist")
 	}
+}
+
+func TestAFileIsMadeAtOnceAndNeverReplaced(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "key")
+	if err := atomicfile.Create(path, []byte("first"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := atomicfile.Create(path, []byte("second"), 0o600); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a file that is there: %v", err)
+	}
+	got, err := os.ReadFile(path)
+	if err != nil || string(got) != "first" {
+		t.Errorf("the file holds %q, %v", got, err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file's mode is %v, %v", info.Mode(), err)
+	}
+	assertOnly(t, dir, "key")
 }
 
 func assertOnly(t *testing.T, dir, name string) {
