@@ -16,21 +16,20 @@ import (
 // stall is how long the loop may make no progress: three of its resyncs.
 const stall = 90 * time.Second
 
-// Heart is the loop's pulse.
-type Heart struct{ last atomic.Int64 }
-
-// NewHeart makes a heart that beat just now.
-func NewHeart() *Heart {
-	h := &Heart{}
-	h.Beat(time.Now())
-	return h
+// Heart is the loop's pulse. It counts by the monotonic clock: a step of the wall clock is no stall.
+type Heart struct {
+	born time.Time
+	last atomic.Int64 // nanoseconds since born
 }
 
+// NewHeart makes a heart that beat just now.
+func NewHeart() *Heart { return &Heart{born: time.Now()} }
+
 // Beat says that the loop made progress.
-func (h *Heart) Beat(now time.Time) { h.last.Store(now.UnixNano()) }
+func (h *Heart) Beat(now time.Time) { h.last.Store(int64(now.Sub(h.born))) }
 
 // Since is the time since the last beat.
-func (h *Heart) Since(now time.Time) time.Duration { return now.Sub(time.Unix(0, h.last.Load())) }
+func (h *Heart) Since(now time.Time) time.Duration { return now.Sub(h.born) - time.Duration(h.last.Load()) }
 
 // Handler serves /healthz (the loop makes progress) and /readyz (the source has delivered and the last pass did all it
 // should). latest must not return nil.

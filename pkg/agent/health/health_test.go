@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/ravencni/raven/pkg/agent/health"
 	"github.com/ravencni/raven/pkg/agent/view"
@@ -27,6 +28,29 @@ func TestTheAgentIsAliveWhileItsLoopMakesProgress(t *testing.T) {
 	if code, body := get(t, heart, &view.View{}, "/healthz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "2m0s") {
 		t.Errorf("a stalled agent: %d %s", code, body)
 	}
+}
+
+func TestAStepOfTheWallClockIsNoStall(t *testing.T) {
+	heart := health.NewHeart()
+	now := time.Now()
+	heart.Beat(now)
+	for _, step := range []time.Duration{2 * time.Hour, -2 * time.Hour} {
+		later := stepped(now.Add(time.Second), step)
+		if got := later.Round(0).Sub(now.Round(0)); got != step+time.Second {
+			t.Fatalf("the test stepped the clock by %v", got)
+		}
+		if idle := heart.Since(later); idle != time.Second {
+			t.Errorf("one second later, with the clock stepped by %v, the loop has made no progress for %v", step, idle)
+		}
+	}
+}
+
+// stepped is t as time.Now gives it after the wall clock was stepped: another wall time, the same monotonic one. No
+// function of package time makes such a value; its first word holds the wall seconds above 30 bits of nanoseconds.
+func stepped(t time.Time, step time.Duration) time.Time {
+	wall := (*uint64)(unsafe.Pointer(&t))
+	*wall += uint64(int64(step/time.Second) << 30)
+	return t
 }
 
 func TestReadinessNamesEverythingThatIsWrong(t *testing.T) {
