@@ -75,12 +75,16 @@ func (k *Kube) Run(ctx context.Context) error {
 		r := cache.NewReflectorWithOptions(k.reporting(kind, lw), of, s, cache.ReflectorOptions{Name: kind})
 		group.Go(func() { r.RunWithContext(ctx) })
 	}
-	watch(kindGateways, listWatch(c.raven, "gateways", ""), &v1beta1.Gateway{},
-		&store[v1beta1.Gateway, *v1beta1.Gateway]{k, kindGateways, &k.held.gateways, trimGateway})
+	gateways := &store[v1beta1.Gateway, *v1beta1.Gateway]{k, kindGateways, &k.held.gateways, trimGateway, newLeaving()}
+	watch(kindGateways, listWatch(c.raven, "gateways", ""), &v1beta1.Gateway{}, gateways)
+	group.Go(func() { gateways.confirmDeletions(ctx, "gateways") })
 	watch(kindNodes, listWatch(c.core, "nodes", ""), &corev1.Node{},
-		&store[corev1.Node, *corev1.Node]{k, kindNodes, &k.held.nodes, trimNode})
-	watch(kindEndpoints, listWatch(c.raven, "tunnelendpoints", ""), &v1beta1.TunnelEndpoint{},
-		&store[v1beta1.TunnelEndpoint, *v1beta1.TunnelEndpoint]{k, kindEndpoints, &k.held.endpoints, trimEndpoint})
+		&store[corev1.Node, *corev1.Node]{k, kindNodes, &k.held.nodes, trimNode, nil})
+	endpoints := &store[v1beta1.TunnelEndpoint, *v1beta1.TunnelEndpoint]{
+		k, kindEndpoints, &k.held.endpoints, trimEndpoint, newLeaving(),
+	}
+	watch(kindEndpoints, listWatch(c.raven, "tunnelendpoints", ""), &v1beta1.TunnelEndpoint{}, endpoints)
+	group.Go(func() { endpoints.confirmDeletions(ctx, "tunnelendpoints") })
 	watch(kindSwitches, listWatch(c.core, "configmaps", switchesName), &corev1.ConfigMap{},
 		&configStore{k, kindSwitches, switchesName})
 	watch(kindSettings, listWatch(c.core, "configmaps", settingsName), &corev1.ConfigMap{},

@@ -33,15 +33,15 @@ func kube(t *testing.T, host string, seed *Input) *Kube {
 }
 
 func (k *Kube) gatewayStore() *store[v1beta1.Gateway, *v1beta1.Gateway] {
-	return &store[v1beta1.Gateway, *v1beta1.Gateway]{k, kindGateways, &k.held.gateways, trimGateway}
+	return &store[v1beta1.Gateway, *v1beta1.Gateway]{k, kindGateways, &k.held.gateways, trimGateway, nil}
 }
 
 func (k *Kube) nodeStore() *store[corev1.Node, *corev1.Node] {
-	return &store[corev1.Node, *corev1.Node]{k, kindNodes, &k.held.nodes, trimNode}
+	return &store[corev1.Node, *corev1.Node]{k, kindNodes, &k.held.nodes, trimNode, nil}
 }
 
 func (k *Kube) endpointStore() *store[v1beta1.TunnelEndpoint, *v1beta1.TunnelEndpoint] {
-	return &store[v1beta1.TunnelEndpoint, *v1beta1.TunnelEndpoint]{k, kindEndpoints, &k.held.endpoints, trimEndpoint}
+	return &store[v1beta1.TunnelEndpoint, *v1beta1.TunnelEndpoint]{k, kindEndpoints, &k.held.endpoints, trimEndpoint, nil}
 }
 
 func gw(name string) *v1beta1.Gateway {

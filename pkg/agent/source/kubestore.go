@@ -71,6 +71,8 @@ type store[T any, P named[T]] struct {
 	kind string
 	held *map[string]P // under kube.mu
 	trim func(P) P
+	// leaving is nil where a deletion counts at once: a kind that is not Raven's own cannot vanish.
+	leaving *leaving
 }
 
 // Transformer lets the reflector trim objects before it collects them.
@@ -96,6 +98,9 @@ func (s *store[T, P]) Update(obj any) error {
 	s.kube.mu.Lock()
 	old, known := (*s.held)[o.GetName()]
 	_, vanished := s.kube.vanished[s.kind]
+	if s.leaving != nil {
+		delete(s.leaving.names, o.GetName())
+	}
 	s.kube.mu.Unlock()
 	if known && !vanished && equality.Semantic.DeepEqual(old, o) {
 		return nil // a heartbeat
@@ -108,11 +113,20 @@ func (s *store[T, P]) Update(obj any) error {
 	return nil
 }
 
-// Delete implements cache.ReflectorStore: the API server said that the object was deleted.
+// Delete implements cache.ReflectorStore: the API server said that the object was deleted. See leaving for Raven's own.
 func (s *store[T, P]) Delete(obj any) error {
 	o, ok := obj.(P)
 	if !ok {
 		return fmt.Errorf("forget one of the %s of the API server: it is a %T", s.kind, obj)
+	}
+	if s.leaving != nil {
+		s.kube.mu.Lock()
+		if _, held := (*s.held)[o.GetName()]; held {
+			s.leaving.names[o.GetName()] = true
+		}
+		s.kube.mu.Unlock()
+		s.leaving.more.give()
+		return nil
 	}
 	s.kube.change(func() {
 		delete(*s.held, o.GetName())
@@ -139,6 +153,9 @@ func (s *store[T, P]) Replace(list []any, _ string) error {
 	s.kube.change(func() {
 		s.kube.listed[s.kind] = true
 		delete(s.kube.vanished, s.kind)
+		if s.leaving != nil {
+			clear(s.leaving.names) // this list says what is left
+		}
 		var problems []topology.Problem
 		*s.held = keepKind(s.kind, apiServer, *s.held, fresh, false, &problems)
 		for _, p := range problems {
