@@ -76,5 +76,5 @@ func (p *process) tail() string {
 		return fmt.Sprintf("(its log cannot be read: %v)", err)
 	}
 	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
-	return strings.Join(lines[max(0, len(lines)-80):], "\n")
+	return strings.Join(lines[max(0, len(lines)-40):], "\n")
 }
