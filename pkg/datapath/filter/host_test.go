@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -179,6 +180,28 @@ func TestHostRulesAreRepairedWhenRemovedMovedOrRestoredWithoutTheirUserData(t *t
 			}
 			w.assertRules(t, iptables, "INPUT", vxlanRule)
 		}
+	})
+}
+
+func TestAUsersRuleStaysThoughItsCommentLooksLikeOurs(t *testing.T) {
+	bothIptables(t, topology.RoleGateway, func(t *testing.T, w *world, iptables string) {
+		for _, comment := range []string{"raven-db", "raven-", "raven-transit2", "raven-vxlan of old", "no --comment raven-vxlan \"here"} {
+			for _, chain := range []string{"FORWARD", "INPUT"} {
+				w.node.run(iptables, "-A", chain, "-s", "203.0.113.0/24", "-m", "comment", "--comment", comment, "-j", "ACCEPT")
+			}
+		}
+		forward, input := w.rules(iptables, "FORWARD"), w.rules(iptables, "INPUT")
+		w.apply(t)
+		w.assertRules(t, iptables, "FORWARD", append(slices.Clone(transitRules), forward...)...)
+		w.assertRules(t, iptables, "INPUT", append([]string{vxlanRule}, input...)...)
+		if n := w.apply(t); n != 0 {
+			t.Errorf("a second apply took %d transactions", n)
+		}
+		if err := w.filter.Cleanup(t.Context()); err != nil {
+			t.Fatalf("clean up: %v", err)
+		}
+		w.assertRules(t, iptables, "FORWARD", forward...)
+		w.assertRules(t, iptables, "INPUT", input...)
 	})
 }
 

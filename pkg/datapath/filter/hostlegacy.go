@@ -117,7 +117,40 @@ func legacyRules(ctx context.Context, tool, chain string) ([]string, error) {
 }
 
 func isOursLegacy(rule string) bool {
-	return strings.Contains(strings.ReplaceAll(rule, `"`, ""), "--comment "+hostComment)
+	words := legacyWords(rule)
+	i := slices.Index(words, "--comment")
+	return i >= 0 && i+1 < len(words) && slices.Contains(hostComments, words[i+1])
+}
+
+// legacyWords splits a rule as iptables prints it: what holds blanks stands in quotes, in which a backslash goes before
+// quotes and backslashes.
+func legacyWords(rule string) (words []string) {
+	var word strings.Builder
+	begun, quoted, escaped := false, false, false
+	for _, c := range rule {
+		switch {
+		case escaped:
+			word.WriteRune(c)
+			escaped = false
+		case quoted && c == '\\':
+			escaped = true
+		case c == '"':
+			begun, quoted = true, !quoted
+		case c == ' ' && !quoted:
+			if begun {
+				words = append(words, word.String())
+			}
+			word.Reset()
+			begun = false
+		default:
+			word.WriteRune(c)
+			begun = true
+		}
+	}
+	if begun {
+		words = append(words, word.String())
+	}
+	return words
 }
 
 func seenLegacy(rules []string) []seen {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -140,7 +139,7 @@ func (a *Applier) applyHostNFT(ctx context.Context, c *session, v6 bool, want ho
 	return 1, nil
 }
 
-func isOurs(r *nftables.Rule) bool { return strings.HasPrefix(commentOf(r), hostComment) }
+func isOurs(r *nftables.Rule) bool { return slices.Contains(hostComments, commentOf(r)) }
 
 func seenNFT(rules []*nftables.Rule) []seen {
 	out := make([]seen, len(rules))

@@ -11,12 +11,14 @@ import (
 	"github.com/ravencni/raven/pkg/topology"
 )
 
-// Comments by which Raven knows its own rules in the host's chains; the prefix alone says whose they are.
+// Comments by which Raven knows its own rules in the host's chains. They count as a whole: a user's rule may have a
+// comment that begins with "raven-", too.
 const (
-	hostComment        = "raven-"
-	hostCommentTransit = hostComment + "transit"
-	hostCommentVXLAN   = hostComment + "vxlan"
+	hostCommentTransit = "raven-transit"
+	hostCommentVXLAN   = "raven-vxlan"
 )
+
+var hostComments = []string{hostCommentTransit, hostCommentVXLAN}
 
 // hostRule is an accepting rule of ours in a chain of iptables. An accept in a table of our own does not overrule a drop
 // that comes later, so these must stand where the host's policy is made.
