@@ -33,7 +33,7 @@ import (
 
 // runDaemon acts until ctx is done.
 func runDaemon(ctx context.Context, s *settings, log *slog.Logger) error {
-	l, err := lock.Acquire()
+	l, err := lock.Acquire(s.stateDir)
 	if err != nil {
 		return err
 	}
@@ -174,7 +174,7 @@ func sourceParts(p *agent.Parts, s *settings, seed *source.Input, log *slog.Logg
 
 // runCleanup removes everything of Raven's and says what it was.
 func runCleanup(ctx context.Context, s *settings, log *slog.Logger, out io.Writer) error {
-	l, err := lock.Acquire()
+	l, err := lock.Acquire(s.stateDir)
 	if err != nil {
 		return err
 	}
