@@ -50,10 +50,23 @@ lint: ## Check format, go.mod, vet, staticcheck and the rules of the house
 .PHONY: test
 test: test-unit test-bpf test-lab test-floors ## Run every test, with the race detector (root)
 
+# The packages whose tests run against a real control plane.
+on_controlplane := ./test/cluster/... ./pkg/controller
+
 .PHONY: test-unit
 test-unit: ## Test the packages under pkg/ and cmd/; parts that need the kernel skip without root
 	@hack/install-deps.sh test
-	go test -race $(TESTFLAGS) ./pkg/... ./cmd/...
+	go test -race $(TESTFLAGS) $$(go list ./pkg/... ./cmd/... | grep -vxF "$$(go list $(on_controlplane))")
+
+.PHONY: cluster-binaries
+cluster-binaries: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl for tests (once, about 15 minutes)
+	@hack/install-deps.sh build
+	@test/cluster/binaries/build.sh
+
+.PHONY: test-controlplane
+test-controlplane: cluster-binaries ## Test against a real API server: CRDs, rights, election, the agent's API side
+	@hack/install-deps.sh test
+	go test -race -count=1 -p 1 $(TESTFLAGS) $(on_controlplane)
 
 .PHONY: test-bpf
 test-bpf: ## Run every BPF program over its table of packets (root)
@@ -67,7 +80,7 @@ test-bpf: ## Run every BPF program over its table of packets (root)
 test-lab: build ## Test the real agents in the lab: regions in network namespaces (root)
 	$(as_root)
 	@hack/install-deps.sh test
-	go test -race -count=1 -p 1 -timeout 20m $(TESTFLAGS) ./test/...
+	go test -race -count=1 -p 1 -timeout 20m $(TESTFLAGS) ./test/lab/... ./test/netns/...
 
 .PHONY: test-floors
 test-floors: build ## Measure acceleration against the baseline and hold it to its floors (root, a quiet machine)
