@@ -27,6 +27,8 @@ const (
 	retry = 5 * time.Second
 	// coalesce is how long the loop waits after a notice for those that come with it.
 	coalesce = 10 * time.Millisecond
+	// scrapeAge is how old the tunnels' figures of a scrape may be: whoever may scrape must not keep the loop busy.
+	scrapeAge = time.Second
 	// burst passes may follow one another at once, and then passesPerSecond: a repair is quick, and a fight with
 	// somebody who keeps deleting what is ours stays cheap.
 	burst           = 10
@@ -41,6 +43,7 @@ type Agent struct {
 	latest   atomic.Pointer[view.View]
 	// statusAsked takes requests of scrapes for fresh tunnel figures.
 	statusAsked chan chan struct{}
+	scraped     atomic.Pointer[time.Time] // when the loop served such a request last; nil: never
 	notices     chan string
 	snapshots   *saver
 
@@ -80,8 +83,12 @@ func (a *Agent) Heart() *health.Heart { return a.heart }
 // View is what the agent knew after its last pass.
 func (a *Agent) View() *view.View { return a.latest.Load() }
 
-// FreshView is View with the tunnels' present figures, or with older ones where the loop is busy until ctx is done.
+// FreshView is View with the tunnels' figures of this second, or with older ones where the loop is busy until ctx is
+// done.
 func (a *Agent) FreshView(ctx context.Context) *view.View {
+	if a.scrapedLately() {
+		return a.View()
+	}
 	done := make(chan struct{})
 	select {
 	case a.statusAsked <- done:
@@ -92,6 +99,22 @@ func (a *Agent) FreshView(ctx context.Context) *view.View {
 	case <-ctx.Done():
 	}
 	return a.View()
+}
+
+// scrapedLately says whether the tunnels' figures are fresh enough for a scrape.
+func (a *Agent) scrapedLately() bool {
+	last := a.scraped.Load()
+	return last != nil && time.Since(*last) < scrapeAge
+}
+
+// serveScrape reads the tunnels' figures, unless that was done while the request waited.
+func (a *Agent) serveScrape(ctx context.Context) {
+	if a.scrapedLately() {
+		return
+	}
+	a.readPeers(ctx)
+	now := time.Now()
+	a.scraped.Store(&now)
 }
 
 // SnapshotAge is in seconds; negative without a snapshot.

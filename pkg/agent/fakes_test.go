@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -123,6 +124,7 @@ type fakeDriver struct {
 	name   string
 	peers  []tunnel.PeerStatus
 	keyErr error
+	looks  atomic.Int32 // calls of Status
 }
 
 func (d *fakeDriver) Name() string                  { return d.name }
@@ -143,7 +145,10 @@ func (d *fakeDriver) Apply(_ context.Context, plan *topology.Plan) (tunnel.Resul
 	return tunnel.Result{Device: tunnel.Device{Name: "raven-" + d.name, Index: 9, MTU: plan.Tunnel.MTU}}, nil
 }
 
-func (d *fakeDriver) Status(context.Context) ([]tunnel.PeerStatus, error) { return d.peers, nil }
+func (d *fakeDriver) Status(context.Context) ([]tunnel.PeerStatus, error) {
+	d.looks.Add(1)
+	return d.peers, nil
+}
 
 // bench is an agent among fakes.
 type bench struct {

@@ -33,7 +33,7 @@ func (a *Agent) loop(ctx context.Context) error {
 		case what := <-a.notices:
 			want(what)
 		case done := <-a.statusAsked:
-			a.readPeers(ctx)
+			a.serveScrape(ctx)
 			close(done)
 		case <-ticker.C:
 			if len(a.failed) > 0 || time.Since(a.View().Passed) >= resync {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -149,6 +150,26 @@ func TestAScrapeGetsFreshTunnelFigures(t *testing.T) {
 	cancel()
 	if v := b.agent.FreshView(gone); v == nil {
 		t.Error("a scrape that does not wait got nothing")
+	}
+}
+
+func TestScrapesDoNotKeepTheLoopBusy(t *testing.T) {
+	b := newBench(t, "b1")
+	b.source.set(cluster())
+	b.start()
+	b.await("the first pass", func() bool { return !b.view().Passed.IsZero() })
+	before, began := b.wireguard.looks.Load(), time.Now()
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 100 {
+				b.agent.FreshView(t.Context())
+			}
+		})
+	}
+	all.Wait()
+	if looks, most := b.wireguard.looks.Load()-before, 1+int32(time.Since(began)/scrapeAge); looks < 1 || looks > most {
+		t.Errorf("400 scrapes had the tunnels looked at %d times, want 1 to %d", looks, most)
 	}
 }
 
