@@ -183,7 +183,10 @@ func newBench(t *testing.T, node string, change ...func(*Parts)) *bench {
 		},
 		Resolve: func(plan *topology.Plan, dev tunnel.Device) (datapath.Host, error) {
 			b.note("host")
-			return datapath.Host{Underlay: datapath.Link{Name: "eth0", Index: 2, MTU: 1500}, Tunnel: dev}, b.resolveErr
+			if b.resolveErr != nil {
+				return datapath.Host{}, b.resolveErr
+			}
+			return datapath.Host{Underlay: datapath.Link{Name: "eth0", Index: 2, MTU: 1500}, Tunnel: dev}, nil
 		},
 		UnderlayMTU: func(...netip.Addr) (int, error) { return 1500, nil },
 		Log:         slog.New(slog.NewTextHandler(b.log, nil)),

@@ -31,6 +31,7 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 		// Nothing to go by: whatever is in the kernel stays.
 		old := a.View()
 		v.Plan, v.Host, v.Driver, v.PublicKey, v.Peers = old.Plan, old.Host, old.Driver, old.PublicKey, old.Peers
+		v.UnderlayMTU = old.UnderlayMTU
 		v.ListenPort, v.Datapath, v.DatapathReason = old.ListenPort, old.Datapath, old.DatapathReason
 		v.PodsAccelerated, v.PodsNotAccelerated = old.PodsAccelerated, old.PodsNotAccelerated
 		a.problemsNow["held"] = nil
@@ -61,6 +62,7 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 	}
 	a.track(host)
 	v.Plan, v.Host, v.Driver = plan, host, a.driver.Name()
+	v.UnderlayMTU = a.knownMTU(plan, host, state.Endpoints)
 	v.Datapath, v.DatapathReason = a.datapathMode(plan)
 	a.notAccelerated(v)
 	v.ListenPort = listenPort(plan, state.Config)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ravencni/raven/pkg/agent/view"
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
+	"github.com/ravencni/raven/pkg/datapath"
 	"github.com/ravencni/raven/pkg/topology"
 	"github.com/ravencni/raven/pkg/tunnel"
 )
@@ -142,7 +143,7 @@ func (a *Agent) publish(v *view.View) {
 // since drivers put figures into it and the published status is no stream.
 func endpointStatus(v *view.View, last *v1beta1.TunnelEndpointStatus) v1beta1.TunnelEndpointStatus {
 	s := v1beta1.TunnelEndpointStatus{
-		Gateway: v.Plan.Region, Addresses: nodeIPs(v.Plan), UnderlayMTU: v.Host.Underlay.MTU,
+		Gateway: v.Plan.Region, Addresses: nodeIPs(v.Plan), UnderlayMTU: v.UnderlayMTU,
 		Datapath: v.Datapath, DatapathReason: v.DatapathReason,
 	}
 	if v.PublicKey != "" {
@@ -182,6 +183,21 @@ func endpointStatus(v *view.View, last *v1beta1.TunnelEndpointStatus) v1beta1.Tu
 		s.Problems = append(s.Problems, v1beta1.Problem{Object: p.Object, Reason: p.Reason, Message: p.Message})
 	}
 	return s
+}
+
+// knownMTU is the underlay's MTU for others to read: where the device cannot be found now, what was measured last, be it
+// by an earlier run, since a figure that goes and comes makes every node plan twice.
+func (a *Agent) knownMTU(plan *topology.Plan, found datapath.Host, known []*v1beta1.TunnelEndpoint) int {
+	if plan.Role == topology.RoleNone {
+		return 0
+	}
+	mtu := cmp.Or(found.Underlay.MTU, a.View().UnderlayMTU, a.underlayMTU)
+	for _, te := range known {
+		if te.Name == a.Node {
+			mtu = cmp.Or(mtu, te.Status.UnderlayMTU)
+		}
+	}
+	return mtu
 }
 
 // measureUnderlay reads the MTU of the device that holds the node's addresses; 0: not known, for the planner to assume.

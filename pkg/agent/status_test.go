@@ -71,6 +71,26 @@ func TestAKeyThatCannotBeReadStaysPublished(t *testing.T) {
 	}
 }
 
+func TestTheUnderlaysMTUStaysPublishedWhileTheDeviceCannotBeFound(t *testing.T) {
+	b := newBench(t, "a1")
+	b.pass(cluster())
+	b.resolveErr = errors.New("no device holds 10.0.1.1")
+	b.pass(cluster())
+	if got := endpointStatus(b.view(), nil); got.UnderlayMTU != 1500 {
+		t.Errorf("published %d, want what was measured before", got.UnderlayMTU)
+	}
+	b = newBench(t, "a1", func(p *Parts) {
+		p.UnderlayMTU = func(...netip.Addr) (int, error) { return 0, errors.New("no device") }
+	})
+	b.resolveErr = errors.New("no device holds 10.0.1.1")
+	in := cluster()
+	in.State.Endpoints[0].Status.UnderlayMTU = 1400
+	b.pass(in) // a restarted agent, whose own TunnelEndpoint the cluster still has
+	if got := endpointStatus(b.view(), nil); got.UnderlayMTU != 1400 {
+		t.Errorf("after a restart published %d, want what the last run published", got.UnderlayMTU)
+	}
+}
+
 func TestFiguresInAPeersMessageAreNoChange(t *testing.T) {
 	v := func(state tunnel.State, message string) *view.View {
 		return &view.View{Plan: &topology.Plan{}, Peers: []tunnel.PeerStatus{{Node: "p", State: state, Message: message}}}

@@ -26,6 +26,8 @@ type View struct {
 	// Plan is the last one that a pass applied; nil before the first pass.
 	Plan *topology.Plan
 	Host datapath.Host
+	// UnderlayMTU in bytes, as measured last; 0 on a node of no region, and where it was never measured.
+	UnderlayMTU int
 	// Driver in use; empty before the first pass.
 	Driver    string
 	PublicKey string
