@@ -57,7 +57,7 @@ func daemon(ctx context.Context, s *settings, log *slog.Logger) error {
 	if err != nil {
 		log.Warn("starting without the last good input", "error", err)
 	}
-	p.Seeded = seed != nil
+	p.Seed = seed
 	if err := sourceParts(p, s, seed, log); err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func daemon(ctx context.Context, s *settings, log *slog.Logger) error {
 	p.Metrics = metrics.New(version.String())
 	a := agent.New(*p)
 	a.Observe(p.Metrics, metrics.Sources{Programs: programs, FilterDrops: drops})
-	log.Info("raven-agent starts", "version", version.String(), "node", s.nodeName, "snapshot", p.Seeded)
+	log.Info("raven-agent starts", "version", version.String(), "node", s.nodeName, "snapshot", p.Seed != nil)
 
 	serving, stop := context.WithCancel(ctx)
 	var pages sync.WaitGroup
@@ -157,6 +157,7 @@ func sourceParts(p *agent.Parts, s *settings, seed *source.Input, log *slog.Logg
 		if err != nil {
 			return fmt.Errorf("find the manifests folder %s: %w", s.manifests, err)
 		}
+		p.Standalone = true
 		p.Source = source.NewManifests(dir, s.cluster, seed, source.Elect, log)
 		if s.publishDir != "" {
 			p.Publisher = publish.New(publish.Dir{Folder: s.publishDir, Node: s.nodeName}, log)

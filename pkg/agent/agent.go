@@ -13,6 +13,7 @@ import (
 	"github.com/ravencni/raven/pkg/agent/health"
 	"github.com/ravencni/raven/pkg/agent/metrics"
 	"github.com/ravencni/raven/pkg/agent/report"
+	"github.com/ravencni/raven/pkg/agent/source"
 	"github.com/ravencni/raven/pkg/agent/view"
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
 	"github.com/ravencni/raven/pkg/topology"
@@ -49,6 +50,7 @@ type Agent struct {
 
 	// Owned by the loop.
 	driver      tunnel.Driver
+	elected     *source.Elected
 	limiter     *rate.Limiter
 	plan        *topology.Plan // of the last pass
 	published   *v1beta1.TunnelEndpointStatus
@@ -70,10 +72,15 @@ func New(p Parts) *Agent {
 		problemsNow: map[string][]topology.Problem{},
 		failed:      map[string]string{},
 	}
+	var known []*v1beta1.Gateway
+	if p.Seed != nil {
+		known = p.Seed.State.Gateways
+	}
+	a.elected = source.NewElected(known, time.Now())
 	if p.Snapshot != nil {
 		a.snapshots = newSaver(p.Snapshot, p.Log)
 	}
-	a.latest.Store(&view.View{Waiting: "the agent is starting", FromSnapshot: p.Seeded})
+	a.latest.Store(&view.View{Waiting: "the agent is starting", FromSnapshot: p.Seed != nil})
 	return a
 }
 

@@ -49,8 +49,10 @@ type Parts struct {
 
 	Source   source.Source
 	Snapshot *snapshot.Store
-	// Seeded is true where the source started from the snapshot.
-	Seeded  bool
+	// Seed is the snapshot that the source started from; nil: there was none.
+	Seed *source.Input
+	// Standalone is true where there is no controller: the source elects.
+	Standalone bool
 	Drivers []DriverChoice
 
 	// Overlay, Sysctl, Filter and Route are the kernel baseline.

@@ -20,14 +20,14 @@ import (
 // pass brings the node to what the source says now. It returns an error only where the agent cannot work at all.
 func (a *Agent) pass(ctx context.Context, why string) error {
 	begin := time.Now()
-	in := a.Source.Input()
+	in := a.input()
 	v := &view.View{
-		Synced: in.Synced, Waiting: in.Waiting, FromSnapshot: !in.Synced && a.Seeded,
+		Synced: in.Synced, Waiting: in.Waiting, FromSnapshot: !in.Synced && a.Seed != nil,
 		Gateways: len(in.State.Gateways), Nodes: len(in.State.Nodes), Endpoints: len(in.State.Endpoints),
 		Held: heldBack(in, a.Node), Passed: a.View().Passed,
 	}
 	a.problemsNow["source"] = in.Problems
-	if v.Held != "" || (!in.Synced && !a.Seeded) {
+	if v.Held != "" || (!in.Synced && a.Seed == nil) {
 		// Nothing to go by: whatever is in the kernel stays.
 		old := a.View()
 		v.Plan, v.Host, v.Driver, v.PublicKey, v.Peers = old.Plan, old.Host, old.Driver, old.PublicKey, old.Peers
@@ -74,6 +74,16 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 	}
 	a.finish(in, v)
 	return nil
+}
+
+// input is what the source says, with what Gateways lost of the controller's word.
+func (a *Agent) input() source.Input {
+	in := a.Source.Input()
+	delete(a.problemsNow, "elected")
+	if !a.Standalone {
+		in.State.Gateways, a.problemsNow["elected"] = a.elected.Keep(in.State.Gateways, time.Now())
+	}
+	return in
 }
 
 // heldBack says why an input must not be applied; empty: it may. An answer without any Gateway, or without the very node

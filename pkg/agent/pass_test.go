@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/ravencni/raven/pkg/agent/snapshot"
 	"github.com/ravencni/raven/pkg/agent/source"
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
 	"github.com/ravencni/raven/pkg/datapath/pods"
@@ -60,6 +61,53 @@ func TestAnOverlayThatIsNotWantedGoesAfterItsRoutes(t *testing.T) {
 	if got := strings.Join(order, " "); got != "tunnel host sysctl filter route accel overlay" {
 		t.Errorf("order %q", got)
 	}
+}
+
+func TestAGatewayThatLosesItsStatusKeepsItsTunnels(t *testing.T) {
+	lost := cluster()
+	for _, g := range lost.State.Gateways {
+		g.Status = v1beta1.GatewayStatus{}
+	}
+	check := func(t *testing.T, b *bench) {
+		t.Helper()
+		v := b.view()
+		if v.Plan.Role != topology.RoleGateway || len(v.Plan.Tunnel.Peers) != 1 {
+			t.Errorf("the gateway became %s with %+v", v.Plan.Role, v.Plan.Tunnel)
+		}
+		if !slices.ContainsFunc(v.Problems, func(p topology.Problem) bool { return p.Object == "Gateway/b" && p.Reason == "StatusLost" }) {
+			t.Errorf("nothing tells of it: %v", v.Problems)
+		}
+	}
+	t.Run("of a running agent", func(t *testing.T) {
+		b := newBench(t, "b1")
+		b.pass(cluster())
+		b.pass(lost)
+		check(t, b)
+		if b.pass(cluster()); len(b.view().Problems) != 0 {
+			t.Errorf("the controller elected, but: %v", b.view().Problems)
+		}
+	})
+	t.Run("of an agent that starts from its snapshot", func(t *testing.T) {
+		seed := cluster()
+		b := newBench(t, "b1", func(p *Parts) { p.Seed = &seed })
+		b.pass(lost)
+		check(t, b)
+	})
+	t.Run("and the snapshot keeps them", func(t *testing.T) {
+		dir := t.TempDir()
+		b := newBench(t, "b1", func(p *Parts) { p.Snapshot = snapshot.Open(dir) })
+		b.pass(cluster())
+		b.source.set(lost)
+		stop := b.start()
+		b.await("the snapshot", func() bool { return b.agent.SnapshotAge() >= 0 })
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := snapshot.Open(dir).Load()
+		if err != nil || got == nil || len(got.State.Gateways[1].Status.ActiveEndpoints) != 1 {
+			t.Errorf("the snapshot holds %+v, %v", got, err)
+		}
+	})
 }
 
 func TestAnInputThatLooksLikeAnEmptyAnswerIsNotApplied(t *testing.T) {
@@ -116,7 +164,7 @@ func TestAnInputThatLooksLikeAnEmptyAnswerIsNotApplied(t *testing.T) {
 }
 
 func TestASeededAgentActsBeforeItsSourceIsThere(t *testing.T) {
-	b := newBench(t, "b1", func(p *Parts) { p.Seeded = true })
+	b := newBench(t, "b1", func(p *Parts) { p.Seed = &source.Input{} })
 	in := cluster()
 	in.Synced, in.Waiting = false, "the API server"
 	if calls := b.pass(in); !strings.Contains(calls, "route") {
