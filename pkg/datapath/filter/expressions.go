@@ -174,10 +174,13 @@ func (f family) keepSource() match {
 	return match{&src, &expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.nfproto), RegAddrMin: reg, RegAddrMax: reg}}
 }
 
-// ownSource matches sources that are addresses of this host (RTN_LOCAL of linux/rtnetlink.h).
-func ownSource() match {
-	return match{&expr.Fib{Register: reg, FlagSADDR: true, ResultADDRTYPE: true},
-		cmpReg(expr.CmpOpEq, binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL))}
+// ownSource and ownDestination match addresses of this host (RTN_LOCAL of linux/rtnetlink.h).
+func ownSource() match      { return own(expr.Fib{FlagSADDR: true}) }
+func ownDestination() match { return own(expr.Fib{FlagDADDR: true}) }
+
+func own(e expr.Fib) match {
+	e.Register, e.ResultADDRTYPE = reg, true
+	return match{&e, cmpReg(expr.CmpOpEq, binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL))}
 }
 
 // sourceBecomes translates the source to an address.

@@ -278,7 +278,8 @@ func TestCountersSurviveEveryApply(t *testing.T) {
 	inWorld(t, topology.RoleGateway, func(t *testing.T, w *world) {
 		w.apply(t)
 		w.counted(t, CounterVXLANStranger, 1, func() { w.lan.send("192.168.1.9:5555", "192.168.1.1:4472", "twelve bytes") })
-		want := map[string]Counter{CounterVXLANStranger: {1, 40}, CounterVXLANFromPod: {}, CounterSpoofedSource: {}, CounterWrongRegionSource: {}}
+		want := map[string]Counter{CounterVXLANStranger: {1, 40}, CounterVXLANFromPod: {}, CounterSpoofedSource: {}, CounterWrongRegionSource: {},
+			CounterForeignDestination: {}}
 		w.plan.Prefixes = append(w.plan.Prefixes, topology.Prefix{Prefix: pfx("10.4.0.0/16"), Scope: topology.ScopeRemote})
 		w.plan.Overlay.Members = nil
 		w.apply(t)

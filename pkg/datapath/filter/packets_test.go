@@ -277,11 +277,64 @@ func TestWithKindDirectTheRegionReachesTheTunnelWithoutVXLAN(t *testing.T) {
 			w.lan.send("192.168.1.9:7000", "10.2.0.5:7001", "a stranger on the LAN")
 			w.pod1.send("10.1.2.2:7000", "10.2.0.5:7001", "a pod in another node's name")
 		})
-		// The accepting rules are for transit alone: what a peer sends elsewhere meets the host's policy.
-		w.remote.send("10.2.0.5:7000", "192.168.1.9:7003", "to a host of the LAN that is not planned")
+		// The accepting rules are for transit alone: what a peer sends to the gateway's own pods meets the host's policy.
+		w.remote.send("10.2.0.5:7000", "10.1.1.2:7003", "to a pod of the gateway")
 		eventually(t, "the host's policy drops it", func() (bool, string) {
 			out := w.node.run("iptables-nft", "-nvxL", "FORWARD")
 			return !strings.Contains(out, "policy DROP 0 packets"), out
 		})
+	})
+}
+
+func TestAGatewayIsNoRouterForWhatComesOutOfTheTunnel(t *testing.T) {
+	inWorld(t, topology.RoleGateway, func(t *testing.T, w *world) {
+		w.plan.LocalPrefixes = append(w.plan.LocalPrefixes, pfx("192.168.1.2/32")) // an extra source, on the LAN
+		w.node.ip("route add default via 192.168.1.9 dev eth0", "route add default via fd01::9 dev eth0")
+		w.apply(t)
+		leaked := w.lan.listen("192.168.1.9:7001")
+		w.counted(t, CounterForeignDestination, 5, func() {
+			w.remote.send("10.2.0.5:7000", "192.168.1.9:7001", "to a host of the LAN")
+			w.remote.send("10.2.0.5:7000", "192.168.1.255:7001", "to all hosts of the LAN")
+			w.remote.send("10.2.0.5:7000", "203.0.113.9:7001", "to the internet")
+			w.remote.send("[fd10:2::5]:7000", "[fd01::9]:7001", "to a host of the LAN")
+			w.remote.send("[fd10:2::5]:7000", "[2001:db8::9]:7001", "to the internet")
+		})
+		// What the plan leads here still gets here: the node under each of its addresses, its pods, its extra sources.
+		w.node.ip("addr add 198.51.100.1/32 dev lo", "addr add fd98::1/128 dev lo")
+		eventually(t, "the kernel takes the IPv6 address for its own, somewhat after it was added", func() (bool, string) {
+			out := w.node.run("ip", "-6", "route", "get", "fd98::1")
+			return strings.HasPrefix(out, "local"), out
+		})
+		for _, to := range []string{"192.168.1.1:7002", "198.51.100.1:7002"} {
+			passes(t, w.remote, "10.2.0.5:7000", to, w.node.listen(to))
+		}
+		for _, to := range []string{"[fd01::1]:7002", "[fd98::1]:7002"} {
+			passes(t, w.remote, "[fd10:2::5]:7000", to, w.node.listen(to))
+		}
+		passes(t, w.remote, "10.2.0.5:7000", "10.1.1.2:7002", w.pod1.listen("10.1.1.2:7002"))
+		passes(t, w.remote, "[fd10:2::5]:7000", "[fd10:1:1::2]:7002", w.pod1.listen("[fd10:1:1::2]:7002"))
+		passes(t, w.remote, "10.2.0.5:7000", "192.168.1.2:7002", w.lan.listen("192.168.1.2:7002"))
+		// The socket's first datagram is the one sent now: none of those above arrived.
+		passes(t, w.node, "192.168.1.1:7000", "192.168.1.9:7001", leaked)
+	})
+}
+
+func TestAnAnswerToAMasqueradedConnectionComesBackThroughTheTunnel(t *testing.T) {
+	inWorld(t, topology.RoleGateway, func(t *testing.T, w *world) {
+		w.apply(t)
+		w.node.run("nft", "add table inet svc; add chain inet svc pre { type nat hook prerouting priority dstnat; }; "+
+			"add rule inet svc pre ip daddr 192.168.1.1 udp dport 30090 meta mark set 0x4000 dnat to 10.2.0.5:7001; "+
+			"add chain inet svc post { type nat hook postrouting priority srcnat; }; add rule inet svc post mark & 0x4000 == 0x4000 masquerade")
+		server, client := w.remote.listen("10.2.0.5:7001"), w.lan.listen("192.168.1.9:7003")
+		if _, err := client.WriteToUDPAddrPort([]byte("question"), netip.MustParseAddrPort("192.168.1.1:30090")); err != nil {
+			t.Fatal(err)
+		}
+		_, from := receive(t, server)
+		if _, err := server.WriteToUDPAddrPort([]byte("answer"), from); err != nil {
+			t.Fatal(err)
+		}
+		if got, src := receive(t, client); got != "answer" || src.String() != "192.168.1.1:30090" {
+			t.Errorf("the client received %q from %s", got, src)
+		}
 	})
 }

@@ -10,15 +10,19 @@ import (
 	"github.com/ravencni/raven/pkg/topology"
 )
 
-// Names of the counters, which are those of the BPF programs' drops (bpf/include/reasons.h).
+// Names of the counters. Those of drops that the BPF programs make, too, are theirs (bpf/include/reasons.h); the programs
+// pass what a foreign destination has to the stack, and so to this table.
 const (
-	CounterSpoofedSource     = "spoofed_source"
-	CounterWrongRegionSource = "wrong_region_source"
-	CounterVXLANStranger     = "vxlan_stranger"
-	CounterVXLANFromPod      = "vxlan_from_pod"
+	CounterSpoofedSource      = "spoofed_source"
+	CounterWrongRegionSource  = "wrong_region_source"
+	CounterForeignDestination = "foreign_destination"
+	CounterVXLANStranger      = "vxlan_stranger"
+	CounterVXLANFromPod       = "vxlan_from_pod"
 )
 
-var counterNames = []string{CounterSpoofedSource, CounterWrongRegionSource, CounterVXLANStranger, CounterVXLANFromPod}
+var counterNames = []string{
+	CounterSpoofedSource, CounterWrongRegionSource, CounterForeignDestination, CounterVXLANStranger, CounterVXLANFromPod,
+}
 
 // ruleSpec is a rule as it should be. The comment is for people who list the table.
 type ruleSpec struct {
@@ -82,7 +86,7 @@ func (r roles) wantedChains() []chainSpec {
 	out := []chainSpec{
 		r.prerouting(family4), r.outer(family4), r.fromOverlay(family4), r.fromTunnel(family4), r.toRemote(family4),
 		r.prerouting(family6), r.outer(family6), r.fromOverlay(family6), r.fromTunnel(family6), r.toRemote(family6),
-		r.innerRefused(), r.output(), r.input(), r.forward(), r.forwardedOuter(), r.translated(), r.postrouting(), r.clamp(), r.nat(), r.keepSource(), r.lastNAT(),
+		r.innerRefused(), r.destinationRefused(), r.output(), r.input(), r.forward(), r.forwardedOuter(), r.translated(), r.postrouting(), r.clamp(), r.nat(), r.keepSource(), r.lastNAT(),
 	}
 	return out
 }
@@ -129,12 +133,17 @@ func (r roles) fromOverlay(f family) chainSpec {
 	return c
 }
 
-// fromTunnel judges packets out of a tunnel: they come from other regions.
+// fromTunnel judges packets out of a tunnel: they come from other regions, and go to this one, to this node itself (whose
+// NodePorts are among its addresses) or on to another region. Whatever else they are for, this gateway is no router to
+// it: a peer that was broken into gets no way into the LAN or the internet of this site.
 func (r roles) fromTunnel(f family) chainSpec {
 	c := chainSpec{name: "from_tunnel" + f.suffix}
 	c.add("", f.is(), f.srcNotIn(setRemote), goTo("inner_refused"))
 	c.add("transit: policy is decided at its ends", f.is(), f.dstIn(setInRegion), notrackAccept())
 	c.add("relay", f.is(), f.dstIn(setRemote), notrackAccept())
+	c.add("pods of this node and extra sources", f.is(), f.dstIn(setLocal), accept())
+	c.add("this node", ownDestination(), accept())
+	c.add("", goTo("destination_refused"))
 	return c
 }
 
@@ -142,11 +151,24 @@ func (r roles) fromTunnel(f family) chainSpec {
 // scope (multicast reports that the kernel loops back, for one) stay on the link and carry nothing between regions.
 func (r roles) innerRefused() chainSpec {
 	c := chainSpec{name: "inner_refused"}
+	c.addLinkScope()
+	c.add("source may not come from this device", dropAs(CounterWrongRegionSource))
+	return c
+}
+
+// destinationRefused drops what came out of a tunnel for a destination that the plan does not lead to by this node.
+func (r roles) destinationRefused() chainSpec {
+	c := chainSpec{name: "destination_refused"}
+	c.addLinkScope()
+	c.add("no router for other regions", dropAs(CounterForeignDestination))
+	return c
+}
+
+// addLinkScope accepts packets of link scope.
+func (c *chainSpec) addLinkScope() {
 	c.add("link scope", family4.is(), family4.dstWithin(netip.MustParsePrefix("224.0.0.0/4")), accept())
 	c.add("link scope", family6.is(), family6.dstWithin(netip.MustParsePrefix("ff00::/8")), accept())
 	c.add("link scope", family6.is(), family6.dstWithin(netip.MustParsePrefix("fe80::/10")), accept())
-	c.add("source may not come from this device", dropAs(CounterWrongRegionSource))
-	return c
 }
 
 // toRemote judges packets from other devices towards other regions: only this node's pods may send them, and with kind
