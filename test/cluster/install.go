@@ -25,7 +25,7 @@ const (
 // Install applies the repository's manifests with the real kubectl, and returns once they are in force: the CRDs are
 // served and the admission policy decides.
 func (c *Cluster) Install(ctx context.Context) error {
-	if _, err := c.Kubectl(ctx, "", "apply", "--server-side", "-k", filepath.Join(c.root, "manifests")); err != nil {
+	if _, err := c.Kubectl(ctx, "", "apply", "-k", filepath.Join(c.root, "manifests")); err != nil {
 		return err
 	}
 	if _, err := c.Kubectl(ctx, "", "wait", "--for=condition=Established", "--timeout=60s", "crd/gateways.raven.openyurt.io",

@@ -26,10 +26,6 @@ import (
 // objects it makes.
 var server *cluster.Cluster
 
-func TestMain(m *testing.M) {
-	os.Exit(cluster.Main(m, &server, cluster.Options{}, (*cluster.Cluster).Install))
-}
-
 var (
 	gateways  = v1beta1.GroupVersion.WithResource("gateways")
 	endpoints = v1beta1.GroupVersion.WithResource("tunnelendpoints")
