@@ -14,7 +14,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 
-	"github.com/ravencni/raven/pkg/agent/source"
 	"github.com/ravencni/raven/pkg/controller/inventory"
 	"github.com/ravencni/raven/pkg/election"
 	"github.com/ravencni/raven/pkg/topology"
@@ -147,10 +146,14 @@ func (a *analyst) setSettings(data map[string]string) (wrong []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if v, ok := data["vpn-driver"]; ok {
-		if driver, err := source.ParseDriver(v); err != nil {
-			wrong = append(wrong, fmt.Sprintf("vpn-driver: %v", err))
-		} else {
+		// Only WireGuard's keys are looked at here; the agents judge the rest.
+		switch driver := strings.ToLower(strings.TrimSpace(v)); driver {
+		case topology.DriverWireGuard, topology.DriverIPsec, topology.DriverPlain:
 			a.settings.Driver = driver
+		case "libreswan":
+			a.settings.Driver = topology.DriverIPsec
+		default:
+			wrong = append(wrong, fmt.Sprintf("vpn-driver is %q: use wireguard or ipsec", v))
 		}
 	}
 	if v, ok := data["forward-node-ip"]; ok {

@@ -12,6 +12,7 @@ import (
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	apiruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -98,7 +99,7 @@ func newManager(config *rest.Config, opts Options) (manager.Manager, error) {
 	}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme,
-		Logger: logr.FromSlogHandler(opts.Log.Handler()),
+		Logger: logr.FromSlogHandler(quiet{opts.Log.Handler()}),
 		Cache:  cacheOptions(),
 		Metrics: metricsserver.Options{
 			BindAddress: opts.MetricsAddress,
@@ -108,6 +109,9 @@ func newManager(config *rest.Config, opts Options) (manager.Manager, error) {
 		LeaderElectionReleaseOnCancel: true,
 		LeaseDuration:                 &lease, RenewDeadline: ptr.To(lease * 2 / 3), RetryPeriod: ptr.To(lease / 8),
 	})
+	if meta.IsNoMatchError(err) {
+		return nil, fmt.Errorf("the CRDs of Raven are not installed: kubectl apply -f manifests/crds: %w", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("connect to the API server at %s: %w", config.Host, err)
 	}
@@ -124,7 +128,6 @@ func cacheOptions() cache.Options {
 			&corev1.Node{}:               {Transform: trimNode, UnsafeDisableDeepCopy: shared},
 			&v1beta1.Gateway{}:           {Transform: trimGateway, UnsafeDisableDeepCopy: shared},
 			&v1beta1.TunnelEndpoint{}:    {Transform: trimEndpoint, UnsafeDisableDeepCopy: shared},
-			&calico.BlockAffinity{}:      {Transform: trimBlock, UnsafeDisableDeepCopy: shared},
 			&corev1.Service{}:            {Namespaces: ours},
 			&discoveryv1.EndpointSlice{}: {Namespaces: ours},
 		},
@@ -178,3 +181,16 @@ func addController(mgr manager.Manager, name string, r reconcile.Reconciler, wor
 func sameName[T client.Object](_ context.Context, object T) []reconcile.Request {
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: object.GetName()}}}
 }
+
+// quiet shows the library's steps at level debug only; its warnings and errors always.
+type quiet struct{ slog.Handler }
+
+func (q quiet) Enabled(ctx context.Context, level slog.Level) bool {
+	if level < slog.LevelWarn {
+		level = slog.LevelDebug
+	}
+	return q.Handler.Enabled(ctx, level)
+}
+
+func (q quiet) WithAttrs(attrs []slog.Attr) slog.Handler { return quiet{q.Handler.WithAttrs(attrs)} }
+func (q quiet) WithGroup(name string) slog.Handler       { return quiet{q.Handler.WithGroup(name)} }

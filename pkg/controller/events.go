@@ -48,13 +48,16 @@ func (r *recorder) roles(ctx context.Context, gw *v1beta1.Gateway, kind v1beta1.
 	elections.WithLabelValues(string(kind)).Inc()
 	r.log.Info(note, "gateway", gw.Name, "type", kind, "before", before, "after", d.Active)
 	e := &eventsv1.Event{
-		ObjectMeta:          metav1.ObjectMeta{GenerateName: gw.Name + ".", Namespace: metav1.NamespaceDefault},
+		ObjectMeta:          metav1.ObjectMeta{GenerateName: gw.Name + "-", Namespace: metav1.NamespaceDefault},
 		EventTime:           metav1.NewMicroTime(r.now()),
 		ReportingController: Name, ReportingInstance: r.instance,
 		Action: "Elect", Type: event, Reason: reason, Note: note,
 		Regarding: corev1.ObjectReference{APIVersion: v1beta1.GroupVersion.String(), Kind: "Gateway", Name: gw.Name, UID: gw.UID,
 			ResourceVersion: gw.ResourceVersion},
 	}
+	// The status is written: what it means is told even if the controller is ending.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
 	if err := r.client.Create(ctx, e); err != nil {
 		r.log.Warn("an event could not be written", "gateway", gw.Name, "note", note, "error", err)
 	}

@@ -67,9 +67,6 @@ func (f *feed) Start(ctx context.Context, q queue) error {
 	for _, configs := range f.configs {
 		err = errors.Join(err, watchIn(ctx, f, configs, &corev1.ConfigMap{}, f.setConfig, nil))
 	}
-	if meta.IsNoMatchError(err) {
-		return fmt.Errorf("the CRDs of Raven are not installed: kubectl apply -f manifests/crds: %w", err)
-	}
 	if err != nil {
 		return err
 	}

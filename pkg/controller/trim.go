@@ -60,16 +60,12 @@ func trimEndpoint(object any) (any, error) {
 	return out, nil
 }
 
-func trimBlock(object any) (any, error) {
-	b, ok := object.(*calico.BlockAffinity)
-	if !ok {
-		return object, nil
-	}
-	return &calico.BlockAffinity{ObjectMeta: trimMeta(b.ObjectMeta), Spec: b.Spec}, nil
-}
-
+// trimAny serves the kinds that have no function of their own. (Naming a kind in the cache's options demands its CRD.)
 func trimAny(object any) (any, error) {
-	if o, ok := object.(metav1.Object); ok {
+	switch o := object.(type) {
+	case *calico.BlockAffinity:
+		return &calico.BlockAffinity{ObjectMeta: trimMeta(o.ObjectMeta), Spec: o.Spec}, nil
+	case metav1.Object:
 		o.SetManagedFields(nil)
 	}
 	return object, nil

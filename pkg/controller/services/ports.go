@@ -81,7 +81,8 @@ func (t Targets) String() string {
 // assign returns the targets with one for each of the ports, and the ports for which none is left. A port keeps its
 // target for good, also while it is not configured; only where all are taken do such ports lose theirs, the least first.
 func (t Targets) assign(ports []int) (Targets, []int) {
-	out := maps.Clone(t)
+	out := Targets{}
+	maps.Copy(out, t)
 	var retired []int
 	for _, p := range slices.Sorted(maps.Keys(t)) {
 		if !slices.Contains(ports, p) {
