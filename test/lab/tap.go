@@ -49,8 +49,12 @@ func (h *Host) Tap(dev string) (*Tap, error) {
 		if err != nil {
 			break
 		}
-		err = h.nl.FilterAdd(&netlink.BpfFilter{Fd: program.FD(), Name: "stranger", DirectAction: true,
-			FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: parent, Handle: 1, Priority: 10, Protocol: unix.ETH_P_ALL}})
+		err = h.nl.FilterAdd(&netlink.BpfFilter{
+			Fd: program.FD(), Name: "stranger", DirectAction: true,
+			FilterAttrs: netlink.FilterAttrs{
+				LinkIndex: index, Parent: parent, Handle: 1, Priority: 10, Protocol: unix.ETH_P_ALL,
+			},
+		})
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("tap %s on %s: %w", dev, h.Name, err), t.Close())
@@ -118,7 +122,9 @@ func newCounter() (*ebpf.Map, *ebpf.Program, error) {
 		asm.Mov.Imm(asm.R0, goOn).WithSymbol(next),
 		asm.Return(),
 	)
-	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "stranger", Type: ebpf.SchedCLS, License: "GPL", Instructions: code})
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "stranger", Type: ebpf.SchedCLS, License: "GPL", Instructions: code,
+	})
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("load a counting program: %w", err), counter.Close())
 	}

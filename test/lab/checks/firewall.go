@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/ravencni/raven/test/lab"
 )
@@ -149,30 +148,6 @@ var InputEstablished = Check{
 	},
 }
 
-// reachAll lets pairs converse, both families, side by side.
-func reachAll(ctx context.Context, l *lab.Lab, pairs [][2]string) (reached int, err error) {
-	var all sync.WaitGroup
-	slots := make(chan struct{}, together)
-	var mu sync.Mutex
-	for _, p := range pairs {
-		for _, family := range []int{4, 6} {
-			slots <- struct{}{}
-			all.Go(func() {
-				defer func() { <-slots }()
-				_, e := reach(ctx, l, p[0], p[1], family)
-				mu.Lock()
-				defer mu.Unlock()
-				if e != nil {
-					err = errors.Join(err, fmt.Errorf("%s -> %s, IPv%d: %w", p[0], p[1], family, e))
-				}
-				reached++
-			})
-		}
-	}
-	all.Wait()
-	return reached, err
-}
-
 // refuseAll lets pairs try to converse, both families, side by side, and fails where one gets an answer. Each attempt
 // must have been refused by the policy of a chain.
 func refuseAll(ctx context.Context, l *lab.Lab, chain string, pairs [][2]string) (evidence string, err error) {
@@ -218,28 +193,6 @@ func refuseAll(ctx context.Context, l *lab.Lab, chain string, pairs [][2]string)
 		return "", fmt.Errorf("the policies of %s counted %d packets, want at least %d", chain, total, least)
 	}
 	return fmt.Sprintf("%d packets", total), nil
-}
-
-// silent: no protocol gets an answer.
-func silent(ctx context.Context, a, b end, family int) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	var all sync.WaitGroup
-	errs := make([]error, 3)
-	for i, network := range []string{"tcp", "udp"} {
-		all.Go(func() {
-			if _, err := a.host.Ask(ctx, network, b.addr(family)); err == nil {
-				errs[i] = fmt.Errorf("%s from %s to %s, IPv%d, was answered past the host's firewall", network, a, b, family)
-			}
-		})
-	}
-	all.Go(func() {
-		if _, err := a.host.Ping(ctx, b.addr(family), 1, "-W", "1"); err == nil {
-			errs[2] = fmt.Errorf("a ping from %s to %s, IPv%d, was answered past the host's firewall", a, b, family)
-		}
-	})
-	all.Wait()
-	return errors.Join(errs...)
 }
 
 var policyLine = regexp.MustCompile(`\(policy DROP (\d+) packets`)
