@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -17,7 +18,7 @@ func (l *Lab) buildNode(_ context.Context, r *Region, n *Node) error {
 		return err
 	}
 	box := l.Host(Box(r.Name))
-	if err := errors.Join(connect(h, "eth0", box, n.Name), box.Enslave(n.Name, "lan")); err != nil {
+	if err := errors.Join(connect(h, "eth0", box, n.Name), box.Enslave(n.Name, "lan"), h.setCardMAC("eth0", n)); err != nil {
 		return err
 	}
 	if n.Public.IsValid() {
@@ -26,6 +27,19 @@ func (l *Lab) buildNode(_ context.Context, r *Region, n *Node) error {
 		}
 	}
 	return l.furnishNode(h, r, n)
+}
+
+// setCardMAC gives a card an address that it keeps over a reboot, as a machine's does: its neighbours remember it.
+func (h *Host) setCardMAC(dev string, n *Node) error {
+	link, err := h.Link(dev)
+	if err != nil {
+		return err
+	}
+	ip := n.IP4.As4()
+	if err := h.nl.LinkSetHardwareAddr(link, net.HardwareAddr{0x02, 0, ip[0], ip[1], ip[2], ip[3]}); err != nil {
+		return fmt.Errorf("set the address of %s on %s: %w", dev, h.Name, err)
+	}
+	return nil
 }
 
 // addNode starts a node's host, without any card.
