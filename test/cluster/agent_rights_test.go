@@ -214,13 +214,3 @@ func TestThePolicyHoldsWhereTheAgentsAccountMayDoEverything(t *testing.T) {
 	allowed(t, "create its own object", err)
 	allowed(t, "delete its own object", te.Delete(ctx, "edge-1", metav1.DeleteOptions{}))
 }
-
-func TestThePolicyIsForAgentsOnly(t *testing.T) {
-	create(t, endpoints, endpoint(t, "edge-1"))
-	controller, err := server.PodUser(t.Context(), metav1.NamespaceSystem, cluster.ControllerAccount, "")
-	must(t, err)
-	te := client(t, controller).Resource(endpoints)
-	_, err = te.Create(t.Context(), endpoint(t, "edge-2"), metav1.CreateOptions{})
-	refused(t, "the controller creates a TunnelEndpoint", err)
-	allowed(t, "the controller deletes a TunnelEndpoint", te.Delete(t.Context(), "edge-1", metav1.DeleteOptions{}))
-}
