@@ -53,7 +53,7 @@ type Parts struct {
 	Seed *source.Input
 	// Standalone is true where there is no controller: the source elects.
 	Standalone bool
-	Drivers []DriverChoice
+	Drivers    []DriverChoice
 
 	// Overlay, Sysctl, Filter and Route are the kernel baseline.
 	Overlay, Sysctl, Filter, Route datapath.Applier

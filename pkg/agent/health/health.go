@@ -29,7 +29,9 @@ func NewHeart() *Heart { return &Heart{born: time.Now()} }
 func (h *Heart) Beat(now time.Time) { h.last.Store(int64(now.Sub(h.born))) }
 
 // Since is the time since the last beat.
-func (h *Heart) Since(now time.Time) time.Duration { return now.Sub(h.born) - time.Duration(h.last.Load()) }
+func (h *Heart) Since(now time.Time) time.Duration {
+	return now.Sub(h.born) - time.Duration(h.last.Load())
+}
 
 // Handler serves /healthz (the loop makes progress) and /readyz (the source has delivered and the last pass did all it
 // should). latest must not return nil.

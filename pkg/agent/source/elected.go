@@ -89,4 +89,6 @@ func fill(g *v1beta1.Gateway, last v1beta1.GatewayStatus) *v1beta1.Gateway {
 // hasWord says whether a controller decided about the Gateway, if only that nobody can be active.
 func hasWord(s v1beta1.GatewayStatus) bool { return hasActive(s) || len(s.Conditions) > 0 }
 
-func hasActive(s v1beta1.GatewayStatus) bool { return len(s.ActiveEndpoints) > 0 || s.ActiveEndpoint != nil }
+func hasActive(s v1beta1.GatewayStatus) bool {
+	return len(s.ActiveEndpoints) > 0 || s.ActiveEndpoint != nil
+}
