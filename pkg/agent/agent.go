@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/ravencni/raven/pkg/agent/concern"
 	"github.com/ravencni/raven/pkg/agent/health"
 	"github.com/ravencni/raven/pkg/agent/metrics"
 	"github.com/ravencni/raven/pkg/agent/report"
@@ -53,6 +54,7 @@ type Agent struct {
 	elected     *source.Elected
 	limiter     *rate.Limiter
 	plan        *topology.Plan // of the last pass
+	scope       *concern.Scope // of that plan's input; nil before the first
 	published   *v1beta1.TunnelEndpointStatus
 	listed      bool // the source lists this node's TunnelEndpoint
 	underlayMTU int

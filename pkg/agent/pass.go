@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/ravencni/raven/pkg/agent/concern"
 	"github.com/ravencni/raven/pkg/agent/source"
 	"github.com/ravencni/raven/pkg/agent/view"
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
@@ -53,6 +54,7 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 	})
 	a.logPlan(plan, why)
 	a.plan = plan
+	a.scope = concern.New(state, a.Node, a.Standalone)
 	a.problemsNow["plan"] = plan.Problems
 	a.checkNodeIP(plan)
 
@@ -158,11 +160,8 @@ func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", ";
 // finish shows the outcome: view, log, snapshot and published status.
 func (a *Agent) finish(in source.Input, v *view.View) {
 	v.Failed = maps.Clone(a.failed) // readers of the view run beside the loop
-	for _, from := range slices.Sorted(maps.Keys(a.problemsNow)) {
-		v.Problems = append(v.Problems, a.problemsNow[from]...)
-	}
-	sortProblems(v.Problems)
-	a.problems.Set(v.Problems)
+	v.Problems, v.Elsewhere = a.gather()
+	a.problems.Set(v.Problems, v.Elsewhere)
 	a.latest.Store(v)
 	if in.Synced && v.Held == "" && a.snapshots != nil {
 		a.snapshots.offer(in)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,16 +15,6 @@ import (
 	"github.com/ravencni/raven/pkg/topology"
 	"github.com/ravencni/raven/pkg/tunnel"
 )
-
-// maxPublished bounds the problems in a published status: an object of the API has to stay small, and whoever needs
-// all of them reads metrics or log.
-const maxPublished = 50
-
-func sortProblems(problems []topology.Problem) {
-	slices.SortStableFunc(problems, func(a, b topology.Problem) int {
-		return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Message, b.Message))
-	})
-}
 
 // nodeIPs lists the node's own addresses.
 func nodeIPs(plan *topology.Plan) []string {
@@ -172,14 +161,7 @@ func endpointStatus(v *view.View, last *v1beta1.TunnelEndpointStatus) v1beta1.Tu
 				v1beta1.ObservedAddress{NodeName: p.Node, Address: p.Endpoint.String()})
 		}
 	}
-	for i, p := range v.Problems {
-		if i == maxPublished {
-			s.Problems = append(s.Problems, v1beta1.Problem{
-				Object: "Node", Reason: "MoreProblems",
-				Message: fmt.Sprintf("and %d more; see the agent's log or its metric raven_problem", len(v.Problems)-i),
-			})
-			break
-		}
+	for _, p := range v.Problems {
 		s.Problems = append(s.Problems, v1beta1.Problem{Object: p.Object, Reason: p.Reason, Message: p.Message})
 	}
 	return s

@@ -106,13 +106,36 @@ func TestFiguresInAPeersMessageAreNoChange(t *testing.T) {
 	}
 }
 
-func TestAStatusStaysSmall(t *testing.T) {
-	v := &view.View{Plan: &topology.Plan{}}
+func TestWhatANodeNamesStaysSmallAndItsOwnComesFirst(t *testing.T) {
+	b := newBench(t, "a1")
+	in := cluster()
 	for i := range 10000 {
-		v.Problems = append(v.Problems, topology.Problem{Object: fmt.Sprintf("Node/%d", i), Reason: "R", Message: "m"})
+		in.Problems = append(in.Problems, topology.Problem{Object: fmt.Sprintf("File/%d", i), Reason: "R", Message: "m"})
 	}
-	got := endpointStatus(v, nil).Problems
-	if len(got) != maxPublished+1 || got[maxPublished].Message != "and 9950 more; see the agent's log or its metric raven_problem" {
-		t.Errorf("%d problems, the last one %+v", len(got), got[len(got)-1])
+	b.filter.answer(0, errors.New("no nft"))
+	b.pass(in)
+	got := endpointStatus(b.view(), nil).Problems
+	if len(got) != maxProblems+1 || len(b.view().Problems) != maxProblems+1 || strings.Count(b.log.take(), "msg=problem") != maxProblems+1 {
+		t.Errorf("published %d, in the view %d", len(got), len(b.view().Problems))
+	}
+	if last := got[len(got)-1]; got[0].Object != "Applier/filter" || last.Object != "Node/a1" || !strings.HasPrefix(last.Message, "and 9901 more") {
+		t.Errorf("the first one is %+v, the last one %+v", got[0], last)
+	}
+}
+
+func TestANodeCountsTheProblemsOfOtherRegionsWithoutNamingThem(t *testing.T) {
+	in := cluster()
+	in.State.Nodes[4].Spec.PodCIDRs = []string{"10.3.1.0/33"} // c1's, of region c
+	for node, names := range map[string]bool{"a1": true, "a2": false, "b1": false, "b2": false, "c1": true} {
+		b := newBench(t, node)
+		b.pass(in)
+		v := b.view()
+		status, log := endpointStatus(v, nil), b.log.take()
+		if (len(v.Problems) > 0) != names || (len(status.Problems) > 0) != names || strings.Contains(log, "Node/c1") != names {
+			t.Errorf("%s names %v, publishes %v and logs\n%s", node, v.Problems, status.Problems, log)
+		}
+		if !names && (v.Elsewhere == 0 || strings.Count(log, "problems elsewhere") != 1) {
+			t.Errorf("%s counts %d and logs\n%s", node, v.Elsewhere, log)
+		}
 	}
 }

@@ -37,7 +37,8 @@ var (
 	planPeers    = desc("raven_plan_peers", "Planned tunnel peers.")
 	planMembers  = desc("raven_plan_members", "Other nodes of the region.")
 	planConflict = desc("raven_plan_conflicts", "Prefixes left out since they mean two things.")
-	problem      = desc("raven_problem", "1 for each input that is left out and each thing that does not work.", "object", "reason")
+	problem      = desc("raven_problem", "1 for each input that is left out and each thing that does not work, as far as this node names it.", "object", "reason")
+	elsewhere    = desc("raven_cluster_problems", "Problems of the cluster that other nodes name, the gateways concerned above all.")
 
 	accelerated = desc("raven_datapath_accelerated", "1 where eBPF programs forward, 0 on the kernel baseline and on nodes without L3.")
 	datapath    = desc("raven_datapath_mode", "1 for the node's datapath mode.", "mode")
@@ -90,6 +91,7 @@ func collectState(out chan<- prometheus.Metric, v *view.View) {
 		gauge(out, localPods, float64(v.PodsAccelerated), "true")
 		gauge(out, localPods, float64(v.PodsNotAccelerated), "false")
 	}
+	gauge(out, elsewhere, float64(v.Elsewhere))
 	type key struct{ object, reason string }
 	seen := map[key]bool{}
 	for _, p := range v.Problems {

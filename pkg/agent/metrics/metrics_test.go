@@ -43,6 +43,7 @@ func full() *view.View {
 			{Node: "b1", State: tunnel.StateUp, LastHandshake: time.Now().Add(-time.Minute), RxBytes: 7, TxBytes: 8},
 			{Node: "b1", State: tunnel.StateDown}, // a driver's mistake must not cost the whole page
 		},
+		Elsewhere: 12,
 		Problems: []topology.Problem{
 			{Object: "Node/x", Reason: "MalformedCIDR", Message: "one"}, {Object: "Node/x", Reason: "MalformedCIDR", Message: "two"},
 		},
@@ -76,6 +77,7 @@ func TestThePageShowsWhatTheAgentSees(t *testing.T) {
 		`raven_plan_nexthops{kind="tunnel"} 1`,
 		`raven_plan_role{region="gw-a",role="gateway"} 1`,
 		`raven_problem{object="Node/x",reason="MalformedCIDR"} 1`,
+		`raven_cluster_problems 12`,
 		`raven_datapath_accelerated 1`,
 		`raven_tunnel_peer_state{peer="b1",region="gw-b",state="up"} 1`,
 		`raven_tunnel_peer_receive_bytes_total{peer="b1",region="gw-b"} 7`,

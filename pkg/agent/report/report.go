@@ -14,6 +14,8 @@ type Problems struct {
 	log  *slog.Logger
 	mu   sync.Mutex
 	last map[topology.Problem]bool
+	// elsewhere is the last count of problems that other nodes name.
+	elsewhere int
 }
 
 // New makes a Problems without any.
@@ -21,10 +23,15 @@ func New(log *slog.Logger) *Problems {
 	return &Problems{log: log, last: map[topology.Problem]bool{}}
 }
 
-// Set logs what appeared and what went away since the last Set.
-func (p *Problems) Set(problems []topology.Problem) {
+// Set logs what appeared and what went away since the last Set, and how many problems other nodes name where that is
+// another number.
+func (p *Problems) Set(problems []topology.Problem, elsewhere int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if elsewhere != p.elsewhere {
+		p.elsewhere = elsewhere
+		p.log.Info("problems elsewhere in the cluster, named by the gateways concerned", "count", elsewhere)
+	}
 	type item struct{ object, reason string }
 	now := make(map[topology.Problem]bool, len(problems))
 	left := make(map[item]bool, len(problems))

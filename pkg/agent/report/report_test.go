@@ -34,10 +34,25 @@ func TestAProblemIsToldOnceUntilItChangesOrGoes(t *testing.T) {
 		{[]topology.Problem{a, b}, 1},       // back
 		{nil, 2},
 	} {
-		r.Set(step.set)
+		r.Set(step.set, 0)
 		text := out.String()
 		if got := lines(); got != step.want {
 			t.Errorf("step %d wrote %d lines, want %d:\n%s", i, got, step.want, text)
 		}
+	}
+}
+
+func TestProblemsElsewhereAreOneLineWhileTheirNumberStays(t *testing.T) {
+	var out bytes.Buffer
+	r := report.New(slog.New(slog.NewTextHandler(&out, nil)))
+	for i, step := range []struct {
+		count int
+		want  string
+	}{{0, ""}, {4000, "count=4000"}, {4000, ""}, {0, "count=0"}} {
+		r.Set(nil, step.count)
+		if text := out.String(); strings.Count(text, "\n") != min(1, len(step.want)) || !strings.Contains(text, step.want) {
+			t.Errorf("step %d logged %q, want %q", i, text, step.want)
+		}
+		out.Reset()
 	}
 }

@@ -41,8 +41,10 @@ type View struct {
 	// PodsAccelerated and PodsNotAccelerated count the local pods of an accelerated node.
 	PodsAccelerated, PodsNotAccelerated int
 
-	// Problems are those of source, planner and appliers, sorted.
+	// Problems are those of source, planner and appliers that this node names, sorted.
 	Problems []topology.Problem
+	// Elsewhere counts the cluster's other problems, which other nodes name.
+	Elsewhere int
 	// Passed is when the last whole pass ended; zero: there was none.
 	Passed time.Time
 	// Failed names what did not work in the last pass, by applier.
