@@ -169,7 +169,7 @@ func sourceParts(p *agent.Parts, s *settings, seed *source.Input, log *slog.Logg
 		return err
 	}
 	p.Source = source.NewKube(clients, s.cluster, seed)
-	p.Publisher = publish.New(publish.API{Client: clients.Raven(), Node: s.nodeName}, log)
+	p.Publisher = publish.NewSpread(publish.API{Client: clients.Raven(), Node: s.nodeName}, s.nodeName, log)
 	return nil
 }
 

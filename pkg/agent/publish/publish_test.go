@@ -3,14 +3,17 @@ package publish_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 
 	"github.com/ravencni/raven/pkg/agent/publish"
@@ -99,7 +102,11 @@ func (r *recorder) Put(_ context.Context, s v1beta1.TunnelEndpointStatus) (bool,
 
 func run(t *testing.T, target publish.Target) *publish.Publisher {
 	t.Helper()
-	p := publish.New(target, slog.New(slog.DiscardHandler))
+	return start(t, publish.New(target, slog.New(slog.DiscardHandler)))
+}
+
+func start(t *testing.T, p *publish.Publisher) *publish.Publisher {
+	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { p.Run(ctx); close(ended) }()
@@ -147,4 +154,89 @@ func TestATargetThatIsAwayGetsTheStatusWhenItIsBack(t *testing.T) {
 	if s := r.next(t); s.Gateway != "gw-2" {
 		t.Errorf("the second attempt published %s, which is stale", s.Gateway)
 	}
+}
+
+func TestNewsThatNoAgentActsOnAreSpreadAndTheRestGoesOutAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{given: make(chan v1beta1.TunnelEndpointStatus, 16)}
+		p := publish.NewSpread(r, "edge-1", slog.New(slog.DiscardHandler))
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { p.Run(ctx) })
+		defer running.Wait()
+		defer stop()
+
+		after := func(what string, least, most time.Duration, s v1beta1.TunnelEndpointStatus, missing bool) {
+			t.Helper()
+			rest := time.NewTimer(2 * time.Second) // over the pause after a write
+			<-rest.C
+			began := time.Now()
+			p.Set(s, missing)
+			got := <-r.given
+			if took := time.Since(began); took < least || took > most || !cmp.Equal(got, s) {
+				t.Errorf("%s went out after %v, want %v to %v: %+v", what, took, least, most, got)
+			}
+		}
+		s := status("gw")
+		after("the first status", 0, 0, s, false)
+		s.Problems = []v1beta1.Problem{{Object: "Gateway/gw", Reason: "R"}}
+		after("a problem", time.Millisecond, 5*time.Second, s, false)
+		s.Peers = []v1beta1.PeerHealth{{NodeName: "b", State: "up"}}
+		after("a peer that came up", time.Millisecond, 5*time.Second, s, false)
+		s.Tunnels = []v1beta1.TunnelPort{{Driver: "wireguard", Port: 4500, PublicKey: "other"}}
+		after("another key", 0, 0, s, false)
+		s.Addresses = []string{"192.168.0.2"}
+		after("another address", 0, 0, s, false)
+		s.Datapath = v1beta1.DatapathAccelerated
+		after("another datapath", 0, 0, s, false)
+		after("what readers do not see", 0, 0, s, true)
+
+		s.Problems = nil
+		began := time.Now()
+		p.Set(s, false) // waits, and then goes along with what must not
+		s.Tunnels = []v1beta1.TunnelPort{{Driver: "wireguard", Port: 4501, PublicKey: "other"}}
+		p.Set(s, false)
+		if got := <-r.given; time.Since(began) > time.Second || !cmp.Equal(got, s) {
+			t.Errorf("a key that changed beside a problem went out after %v: %+v", time.Since(began), got)
+		}
+	})
+}
+
+func TestThousandNodesSpreadTheirNewsEvenly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const nodes = 1000
+		r := &recorder{given: make(chan v1beta1.TunnelEndpointStatus, 2*nodes)}
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		defer running.Wait()
+		defer stop()
+		var all []*publish.Publisher
+		for i := range nodes {
+			p := publish.NewSpread(r, fmt.Sprintf("edge-%d", i), slog.New(slog.DiscardHandler))
+			all = append(all, p)
+			running.Go(func() { p.Run(ctx) })
+			p.Set(status("gw"), false)
+		}
+		for range nodes {
+			<-r.given
+		}
+		rest := time.NewTimer(2 * time.Second)
+		<-rest.C
+		s := status("gw")
+		s.Problems = []v1beta1.Problem{{Object: "Gateway/gw", Reason: "R"}}
+		began := time.Now()
+		for _, p := range all {
+			p.Set(s, false)
+		}
+		perSecond := map[int]int{}
+		for range nodes {
+			<-r.given
+			perSecond[int(time.Since(began)/time.Second)]++
+		}
+		for second := range 5 {
+			if n := perSecond[second]; n < nodes/5*3/4 || n > nodes/5*5/4 {
+				t.Errorf("%d of %d wrote in second %d: %v", n, nodes, second, perSecond)
+			}
+		}
+	})
 }
