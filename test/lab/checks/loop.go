@@ -114,7 +114,8 @@ var Loop = Check{
 	},
 }
 
-// divert sends the looped prefix the way that the far gateway's own pods have, in table 9027 and in the FIB.
+// divert sends the looped prefix the way that the far gateway's own pods have: in table 9027, in the packet filter's set
+// of other regions' prefixes, and in the FIB.
 func divert(ctx context.Context, l *lab.Lab, family int, at, far *lab.Node) error {
 	h, like := l.Host(at.Name), far.Pods4
 	if family == 6 {
@@ -125,13 +126,22 @@ func divert(ctx context.Context, l *lab.Lab, family int, at, far *lab.Node) erro
 	if err != nil {
 		return err
 	}
-	way, ok := strings.CutPrefix(strings.TrimSpace(out), like.String())
-	if !ok {
+	var way string
+	for line := range strings.Lines(out) { // the other one is its unreachable twin
+		if w, ok := strings.CutPrefix(line, like.String()+" "); ok {
+			way = w
+		}
+	}
+	if way == "" {
 		return fmt.Errorf("%s has no route to %s: %q", at.Name, like, out)
 	}
 	way, _, _ = strings.Cut(strings.ReplaceAll(way, "pref medium", ""), "metric")
 	words := append([]string{"add", "table", "9027", looped[family].prefix}, strings.Fields(way)...)
 	if _, err := h.Run(ctx, ip[0], append(ip[1:], words...)...); err != nil {
+		return err
+	}
+	err = h.NFT(ctx, fmt.Sprintf("add element inet raven remote%d { %s }", family, looped[family].prefix))
+	if err != nil {
 		return err
 	}
 	if l.Options().Acceleration == "off" {
