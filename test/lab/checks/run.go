@@ -53,7 +53,7 @@ func Run(ctx context.Context, name string, l *lab.Lab, groups []Group, report fu
 }
 
 // checkTimeout is what a check may take at most that says nothing else; the longest ones run a ten-second throughput test.
-const checkTimeout = 40 * time.Second
+const checkTimeout = 100 * time.Second
 
 // One runs a single check.
 func One(ctx context.Context, name string, l *lab.Lab, c Check) Outcome {
