@@ -21,11 +21,13 @@ type Options struct {
 	LoosePodSource bool
 }
 
-// Applier keeps the packet filter. It may be used from one goroutine at a time, but for Watch and Counters.
+// Applier keeps the packet filter. It may be used from one goroutine at a time, but for Watch, Counters
+// and Warnings.
 type Applier struct {
 	opts   Options
 	own    portIDs
 	damper *damper
+	warned warnings
 }
 
 var _ datapath.Applier = (*Applier)(nil)
@@ -45,9 +47,15 @@ func (a *Applier) Apply(ctx context.Context, plan *topology.Plan, host datapath.
 		return 0, errors.New("no device is known that leads to the region's members: the packet filter stays as it is, since it would refuse their VXLAN; check the node's address and routes")
 	}
 	r := rolesOf(plan, host, !a.opts.LoosePodSource)
-	return a.parts(ctx, func(s *session) (int, error) {
+	changes, err := a.parts(ctx, func(s *session) (int, error) {
 		return applyTable(ctx, s, wantedSets(plan, host), r.wantedChains())
 	}, func(v6 bool) hostRules { return r.wantedHostRules(v6, plan, host) })
+	if _, err := a.withSession(ctx, func(s *session) (int, error) {
+		return 0, a.lookForFirewalls(ctx, s, func(v6 bool) map[nftables.ChainHook]need { return r.needs(plan, host, v6) })
+	}); err != nil { // others' rules that cannot be read are no failure of ours
+		a.warned.set("", []string{fmt.Sprintf("whether a firewall of the host refuses Raven's packets is not known: %v", err)})
+	}
+	return changes, err
 }
 
 // parts brings the table and both families' host chains to what is wanted, each by itself: one that fails leaves the
@@ -98,6 +106,7 @@ func (a *Applier) Cleanup(ctx context.Context) error {
 }
 
 func (a *Applier) remove(ctx context.Context) (int, error) {
+	a.warned.set("", nil)
 	return a.parts(ctx, removeTable, func(bool) hostRules { return nil })
 }
 
