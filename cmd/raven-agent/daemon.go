@@ -105,12 +105,12 @@ func kernelParts(s *settings, log *slog.Logger) (
 		Resolve: host.Resolve, UnderlayMTU: host.UnderlayMTU,
 		Log: log,
 	}
-	kernel := &kernelWatch{}
+	kernel := &kernelWatch{devices: accelerator.Name()}
 	p.Track = kernel.track
 	p.Watchers = []agent.Watcher{
 		{Name: "kernel", Run: kernel.run},
-		{Name: "filter", Run: func(ctx context.Context, changed func(string)) error {
-			return packetFilter.Watch(ctx, func() { changed("packet filter changed") })
+		{Name: "filter", Run: func(ctx context.Context, changed func(agent.Notice)) error {
+			return packetFilter.Watch(ctx, func() { changed(agent.Notice{What: "packet filter changed", Part: packetFilter.Name()}) })
 		}},
 	}
 	drops = func(ctx context.Context) (map[string]uint64, error) {

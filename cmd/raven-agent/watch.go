@@ -4,11 +4,15 @@ import (
 	"context"
 	"sync"
 
+	"github.com/ravencni/raven/pkg/agent"
 	"github.com/ravencni/raven/pkg/datapath/watch"
 )
 
 // kernelWatch passes the kernel's events on to the agent. It remembers what to track across restarts of the watcher.
 type kernelWatch struct {
+	// devices names the applier that devices other than Raven's and the underlay's concern: the pods'.
+	devices string
+
 	mu      sync.Mutex
 	watcher *watch.Watcher
 	indices []int
@@ -24,7 +28,7 @@ func (k *kernelWatch) track(indices ...int) {
 	}
 }
 
-func (k *kernelWatch) run(ctx context.Context, changed func(string)) error {
+func (k *kernelWatch) run(ctx context.Context, changed func(agent.Notice)) error {
 	w, err := watch.New(watch.Options{})
 	if err != nil {
 		return err
@@ -41,9 +45,9 @@ func (k *kernelWatch) run(ctx context.Context, changed func(string)) error {
 	for {
 		select {
 		case <-w.Kernel():
-			changed("kernel event")
+			changed(agent.Notice{What: "kernel event"})
 		case <-w.Links():
-			changed("device event")
+			changed(agent.Notice{What: "device event", Part: k.devices})
 		case err := <-ended:
 			return err
 		}

@@ -46,7 +46,7 @@ type Agent struct {
 	// statusAsked takes requests of scrapes for fresh tunnel figures.
 	statusAsked chan chan struct{}
 	scraped     atomic.Pointer[time.Time] // when the loop served such a request last; nil: never
-	notices     chan string
+	notices     *notices
 	snapshots   *saver
 
 	// Owned by the loop.
@@ -55,6 +55,7 @@ type Agent struct {
 	limiter     *rate.Limiter
 	plan        *topology.Plan // of the last pass
 	scope       *concern.Scope // of that plan's input; nil before the first
+	planned     planned        // what both were made of
 	published   *v1beta1.TunnelEndpointStatus
 	listed      bool // the source lists this node's TunnelEndpoint
 	underlayMTU int
@@ -69,7 +70,7 @@ func New(p Parts) *Agent {
 		heart:       health.NewHeart(),
 		problems:    report.New(p.Log),
 		statusAsked: make(chan chan struct{}),
-		notices:     make(chan string, 16),
+		notices:     newNotices(),
 		limiter:     rate.NewLimiter(passesPerSecond, burst),
 		problemsNow: map[string][]topology.Problem{},
 		failed:      map[string]string{},
@@ -174,7 +175,7 @@ func (a *Agent) Run(ctx context.Context) error {
 func (a *Agent) watch(ctx context.Context, w Watcher) {
 	const pause = time.Second
 	for {
-		err := w.Run(ctx, a.notify)
+		err := w.Run(ctx, a.notices.give)
 		if ctx.Err() != nil {
 			return
 		}
@@ -186,14 +187,6 @@ func (a *Agent) watch(ctx context.Context, w Watcher) {
 			return
 		case <-timer.C:
 		}
-		a.notify(w.Name + " watch restarted") // what happened meanwhile was not seen
-	}
-}
-
-// notify tells the loop that something in the kernel changed. A full queue already says so.
-func (a *Agent) notify(what string) {
-	select {
-	case a.notices <- what:
-	default:
+		a.notices.give(Notice{What: w.Name + " watch restarted"}) // what happened meanwhile was not seen
 	}
 }

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/ravencni/raven/pkg/tunnel"
@@ -17,39 +16,57 @@ func (a *Agent) loop(ctx context.Context) error {
 	defer due.Stop()
 	var reasons reasons
 
-	want := func(why string) {
-		if reasons.add(why) {
+	want := func(n Notice) {
+		if reasons.add(n) {
 			due.Reset(max(coalesce, a.limiter.Reserve().Delay()))
 		}
 	}
-	want("start")
+	want(Notice{What: "start"})
 	for {
 		a.heart.Beat(time.Now())
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-a.Source.Changed():
-			want("input")
-		case what := <-a.notices:
-			want(what)
+			want(Notice{What: "input"})
+		case <-a.notices.wake:
+			for _, n := range a.notices.take() {
+				want(n)
+			}
 		case done := <-a.statusAsked:
 			a.serveScrape(ctx)
 			close(done)
 		case <-ticker.C:
-			if len(a.failed) > 0 || time.Since(a.View().Passed) >= resync {
-				want("resync")
+			if a.overdue() {
+				want(Notice{What: "resync"})
 			} else {
 				a.readPeers(ctx)
 			}
 			ticker.Reset(a.period())
 		case <-due.C:
-			why := reasons.take()
+			why, parts := reasons.take()
+			if len(parts) > 0 && a.allWell() {
+				if a.lookAt(ctx, parts, why); len(a.failed) > 0 {
+					ticker.Reset(retry)
+				}
+				continue // the resync comes when it would have come
+			}
 			if err := a.pass(ctx, why); err != nil {
 				return err
 			}
 			ticker.Reset(a.period())
 		}
 	}
+}
+
+// overdue says whether everything has to be looked at without another reason. Tunnels that are merely down are no failure
+// of this node: their state alone is read.
+func (a *Agent) overdue() bool { return len(a.failed) > 0 || time.Since(a.View().Passed) >= resync }
+
+// allWell says whether the last pass did all it should, so that a part can be looked at alone.
+func (a *Agent) allWell() bool {
+	v := a.View()
+	return !v.Passed.IsZero() && v.Held == "" && len(a.failed) == 0
 }
 
 // period until the next look, at everything or at the tunnels alone.
@@ -63,28 +80,4 @@ func (a *Agent) period() time.Duration {
 		}
 	}
 	return resync
-}
-
-// reasons are why the next pass runs.
-type reasons []string
-
-// add reports whether it is the first one.
-func (r *reasons) add(why string) bool {
-	for _, known := range *r {
-		if known == why {
-			return false
-		}
-	}
-	*r = append(*r, why)
-	return len(*r) == 1
-}
-
-func (r *reasons) take() string {
-	const shown = 4
-	all := *r
-	*r = nil
-	if len(all) > shown {
-		all = append(all[:shown:shown], "and more")
-	}
-	return strings.Join(all, ", ")
 }

@@ -13,9 +13,9 @@ import (
 )
 
 func TestAChangeOfTheInputAndANoticeOfTheKernelEachLeadToAPass(t *testing.T) {
-	notices := make(chan string)
+	notices := make(chan Notice)
 	b := newBench(t, "b1", func(p *Parts) {
-		p.Watchers = []Watcher{{Name: "test", Run: func(ctx context.Context, changed func(string)) error {
+		p.Watchers = []Watcher{{Name: "test", Run: func(ctx context.Context, changed func(Notice)) error {
 			for {
 				select {
 				case what := <-notices:
@@ -34,12 +34,25 @@ func TestAChangeOfTheInputAndANoticeOfTheKernelEachLeadToAPass(t *testing.T) {
 
 	begin := time.Now()
 	b.route.answer(1, nil)
-	notices <- "route deleted"
+	notices <- Notice{What: "route deleted"}
 	b.await("the repair", func() bool { return strings.Contains(b.log.take(), "part=route changes=1 because=\"route deleted\"") })
 	if took := time.Since(begin); took > 100*time.Millisecond {
 		t.Errorf("the repair came after %v", took)
 	}
 	b.route.answer(0, nil)
+
+	b.await("rest", func() bool { return b.take() == "" })
+	notices <- Notice{What: "device event", Part: "accel"}
+	b.await("a look at the pods' devices", func() bool {
+		calls := b.take()
+		if calls != "" && calls != "accel" {
+			t.Errorf("a pod's device that came or went led to %q", calls)
+		}
+		return calls != ""
+	})
+	notices <- Notice{What: "device event", Part: "accel"}
+	notices <- Notice{What: "kernel event"}
+	b.await("a whole pass", func() bool { return strings.Contains(b.take(), "host overlay sysctl filter route accel") })
 
 	in := cluster()
 	in.State.Config.EnableTunnel = false
@@ -60,7 +73,7 @@ func TestAFightOverTheKernelIsDamped(t *testing.T) {
 	for done := false; !done; {
 		select {
 		case <-pace.C:
-			b.agent.notify("route deleted")
+			b.agent.notices.give(Notice{What: "route deleted"})
 		case <-deadline.C:
 			done = true
 		}
@@ -96,7 +109,7 @@ func TestTheEndOfTheAgentRemovesNothingAndDoesNotWaitForAPass(t *testing.T) {
 func TestAWatcherThatFailsIsStartedAgainAndLosesNothing(t *testing.T) {
 	runs := make(chan struct{}, 8)
 	b := newBench(t, "b1", func(p *Parts) {
-		p.Watchers = []Watcher{{Name: "flaky", Run: func(ctx context.Context, _ func(string)) error {
+		p.Watchers = []Watcher{{Name: "flaky", Run: func(ctx context.Context, _ func(Notice)) error {
 			runs <- struct{}{}
 			if len(runs) == 1 {
 				return errors.New("the socket broke")
@@ -183,5 +196,38 @@ func TestWhileATunnelIsNotUpItIsLookedAtMoreOften(t *testing.T) {
 	b.pass(cluster())
 	if got := b.agent.period(); got != retry {
 		t.Errorf("with a tunnel that is not up the next look comes in %v", got)
+	}
+}
+
+func TestPeersThatAreMerelyDownAreNoReasonForAPass(t *testing.T) {
+	b := newBench(t, "b1")
+	b.wireguard.peers = []tunnel.PeerStatus{{Node: "a1", State: tunnel.StateDown}}
+	b.pass(cluster())
+	if b.agent.overdue() {
+		t.Error("a pass is due since a peer is down")
+	}
+	b.filter.answer(0, errors.New("no nft"))
+	b.pass(cluster())
+	if !b.agent.overdue() || b.agent.allWell() {
+		t.Error("no pass is due although a part failed")
+	}
+}
+
+func TestNoticesAreMergedAndNoneIsLost(t *testing.T) {
+	n := newNotices()
+	for range 1000 {
+		n.give(Notice{What: "device event", Part: "accel"})
+	}
+	n.give(Notice{What: "kernel event"})
+	var r reasons
+	for _, notice := range n.take() {
+		r.add(notice)
+	}
+	if why, parts := r.take(); why != "device event, kernel event" || len(parts) != 0 {
+		t.Errorf("took %q for %q", why, parts)
+	}
+	r.add(Notice{What: "device event", Part: "accel"})
+	if _, parts := r.take(); len(parts) != 1 || parts[0] != "accel" {
+		t.Errorf("took parts %q", parts)
 	}
 }

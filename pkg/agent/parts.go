@@ -62,8 +62,7 @@ type Parts struct {
 	Resolve func(*topology.Plan, tunnel.Device) (datapath.Host, error)
 	// UnderlayMTU is the MTU in bytes of the device that holds the addresses.
 	UnderlayMTU func(...netip.Addr) (int, error)
-	// Watchers run beside the loop and call their argument with a few words when something in the kernel changed that
-	// may be ours. They return when the context is done; an earlier return is started again.
+	// Watchers run beside the loop and call their argument when something in the kernel changed that may be ours. They return when the context is done; an earlier return is started again.
 	Watchers []Watcher
 	// Track is told after each pass which devices matter besides Raven's own; nil: nobody wants to know.
 	Track func(indices ...int)
@@ -77,5 +76,5 @@ type Parts struct {
 // Watcher gives notices of changes in the kernel.
 type Watcher struct {
 	Name string
-	Run  func(ctx context.Context, changed func(what string)) error
+	Run  func(ctx context.Context, changed func(Notice)) error
 }

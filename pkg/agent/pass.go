@@ -10,7 +10,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/ravencni/raven/pkg/agent/concern"
 	"github.com/ravencni/raven/pkg/agent/source"
 	"github.com/ravencni/raven/pkg/agent/view"
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
@@ -49,19 +48,15 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 		return err
 	}
 	state.Config.Driver = a.driver.Name()
-	plan := topology.Compile(state, a.Node, topology.Local{
-		UnderlayMTU: a.measureUnderlay(state), Direct: a.Direct, Throws: in.Throws,
-	})
-	a.logPlan(plan, why)
-	a.plan = plan
-	a.scope = concern.New(state, a.Node, a.Standalone)
-	a.problemsNow["plan"] = plan.Problems
+	plan := a.compile(state, in.Throws, why)
 	a.checkNodeIP(plan)
 
-	host, whole := a.apply(ctx, plan, why)
+	var host datapath.Host
+	failed, whole := a.apply(ctx, a.steps(plan, a.driver), plan, &host, why)
 	if !whole {
 		return nil // shutting down
 	}
+	a.setFailed(failed)
 	a.track(host)
 	v.Plan, v.Host, v.Driver = plan, host, a.driver.Name()
 	v.UnderlayMTU = a.knownMTU(plan, host, state.Endpoints)
@@ -105,17 +100,19 @@ func heldBack(in source.Input, node string) string {
 	return ""
 }
 
-// apply runs the steps. It reports whether it came to the end, rather than being cancelled.
-func (a *Agent) apply(ctx context.Context, plan *topology.Plan, why string) (host datapath.Host, whole bool) {
-	failed := map[string]string{}
-	for _, s := range a.steps(plan, a.driver) {
+// apply runs steps, and returns what failed by part. It reports whether it came to the end, rather than being cancelled.
+func (a *Agent) apply(
+	ctx context.Context, steps []step, plan *topology.Plan, host *datapath.Host, why string,
+) (failed map[string]string, whole bool) {
+	failed = map[string]string{}
+	for _, s := range steps {
 		if ctx.Err() != nil {
-			return host, false
+			return nil, false
 		}
-		changes, err := s.apply(ctx, plan, &host)
+		changes, err := s.apply(ctx, plan, host)
 		a.heart.Beat(time.Now())
 		if ctx.Err() != nil {
-			return host, false
+			return nil, false
 		}
 		if a.Metrics != nil {
 			a.Metrics.Ran(s.name, changes, err)
@@ -130,13 +127,32 @@ func (a *Agent) apply(ctx context.Context, plan *topology.Plan, why string) (hos
 			}
 		}
 	}
+	return failed, true
+}
+
+// setFailed names what does not work.
+func (a *Agent) setFailed(failed map[string]string) {
 	a.failed = failed
 	problems := []topology.Problem{}
 	for _, part := range slices.Sorted(maps.Keys(failed)) {
 		problems = append(problems, topology.Problem{Object: "Applier/" + part, Reason: "ApplyFailed", Message: failed[part]})
 	}
 	a.problemsNow["appliers"] = problems
-	return host, true
+}
+
+// lookAt applies the last plan to some parts alone, which needs a pass that went well. What else may have changed comes
+// with a notice of its own.
+func (a *Agent) lookAt(ctx context.Context, parts []string, why string) {
+	v := *a.View()
+	steps := slices.DeleteFunc(a.steps(a.plan, a.driver), func(s step) bool { return !slices.Contains(parts, s.name) })
+	failed, whole := a.apply(ctx, steps, a.plan, &v.Host, why)
+	if !whole {
+		return // shutting down
+	}
+	a.setFailed(failed)
+	v.Datapath, v.DatapathReason = a.datapathMode(a.plan)
+	a.notAccelerated(&v)
+	a.show(&v)
 }
 
 // track names the devices whose own changes call for a pass.
@@ -157,16 +173,21 @@ func (a *Agent) track(host datapath.Host) {
 // oneLine writes joined errors on one line.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-// finish shows the outcome: view, log, snapshot and published status.
+// finish ends a pass: snapshot and what show does.
 func (a *Agent) finish(in source.Input, v *view.View) {
-	v.Failed = maps.Clone(a.failed) // readers of the view run beside the loop
-	v.Problems, v.Elsewhere = a.gather()
-	a.problems.Set(v.Problems, v.Elsewhere)
-	a.latest.Store(v)
 	if in.Synced && v.Held == "" && a.snapshots != nil {
 		a.snapshots.offer(in)
 	}
 	a.listed = slices.ContainsFunc(in.State.Endpoints, func(e *v1beta1.TunnelEndpoint) bool { return e.Name == a.Node })
+	a.show(v)
+}
+
+// show tells the outcome: view, log and published status.
+func (a *Agent) show(v *view.View) {
+	v.Failed = maps.Clone(a.failed) // readers of the view run beside the loop
+	v.Problems, v.Elsewhere = a.gather()
+	a.problems.Set(v.Problems, v.Elsewhere)
+	a.latest.Store(v)
 	a.publish(v)
 }
 

@@ -321,3 +321,46 @@ func TestANodeIPThatDiffersFromTheClustersIsNamed(t *testing.T) {
 		t.Errorf("problems: %v", p)
 	}
 }
+
+func TestAPlanStaysWhileNothingOfWhatItIsMadeOfChanges(t *testing.T) {
+	mtu := 1500
+	b := newBench(t, "b1", func(p *Parts) { p.UnderlayMTU = func(...netip.Addr) (int, error) { return mtu, nil } })
+	b.pass(cluster())
+	plan := b.view().Plan
+	if b.pass(cluster()); b.view().Plan != plan {
+		t.Error("an input of equal objects was planned anew")
+	}
+	anew := func(what string) {
+		t.Helper()
+		if b.view().Plan == plan {
+			t.Errorf("%s did not lead to a new plan", what)
+		}
+		plan = b.view().Plan
+	}
+	in := cluster()
+	in.State.Nodes[4].Spec.PodCIDRs = []string{"10.3.9.0/24"}
+	b.pass(in)
+	anew("another pod prefix")
+	in.Throws = []netip.Addr{netip.MustParseAddr("198.51.100.1")}
+	b.pass(in)
+	anew("another API server")
+	mtu = 1400
+	b.pass(in)
+	anew("another MTU of the underlay")
+	in.State.Config.Driver = "plain"
+	b.pass(in)
+	anew("another driver")
+}
+
+func TestALookAtThePodsShowsInViewAndProblems(t *testing.T) {
+	b := newBench(t, "b1")
+	b.accel.local = []pods.Pod{{Name: "veth1"}}
+	b.pass(cluster())
+	b.accel.local = []pods.Pod{{Name: "veth1", Reason: "a shaper"}, {Name: "veth2"}, {Name: "veth3"}}
+	b.accel.answer(0, errors.New("no map"))
+	b.agent.lookAt(t.Context(), []string{"accel"}, "test")
+	v := b.view()
+	if calls := b.take(); calls != "accel" || v.PodsAccelerated != 2 || v.PodsNotAccelerated != 1 || len(v.Problems) != 2 || v.Failed["accel"] == "" {
+		t.Errorf("called %q, view %+v", calls, v)
+	}
+}

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,9 +27,10 @@ type saver struct {
 	wake  chan struct{}
 	limit *rate.Limiter
 
-	mu     sync.Mutex
-	latest *source.Input
-	saved  time.Time
+	mu      sync.Mutex
+	latest  *source.Input
+	saved   time.Time
+	failing bool
 }
 
 func newSaver(store *snapshot.Store, log *slog.Logger) *saver {
@@ -36,11 +38,15 @@ func newSaver(store *snapshot.Store, log *slog.Logger) *saver {
 		limit: rate.NewLimiter(rate.Every(savePause), saveBurst)}
 }
 
-// offer names the input to keep.
+// offer names the input to keep. One that is the last one costs no encoding, unless that could not be written.
 func (s *saver) offer(in source.Input) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	same := s.latest != nil && slices.Equal(s.latest.Throws, in.Throws) && source.SameState(s.latest.State, in.State)
 	s.latest = &in
+	if same && !s.failing {
+		return
+	}
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -74,7 +80,7 @@ func (s *saver) run(ctx context.Context) {
 		}
 		failing = err != nil
 		s.mu.Lock()
-		s.saved = s.store.Saved()
+		s.saved, s.failing = s.store.Saved(), failing
 		s.mu.Unlock()
 		if written {
 			s.rest(ctx)

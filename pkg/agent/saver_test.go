@@ -51,3 +51,19 @@ func TestSnapshotsAreWrittenAtABoundedRateAndTheLatestAtTheEnd(t *testing.T) {
 		t.Errorf("the snapshot holds %+v, %v; want the latest input", in, err)
 	}
 }
+
+func TestAnUnchangedInputIsNotEncodedAgainUnlessItCouldNotBeWritten(t *testing.T) {
+	s := newSaver(snapshot.Open(t.TempDir()), slog.New(slog.DiscardHandler))
+	for i, step := range []struct {
+		failing, wakes bool
+	}{{false, true}, {false, false}, {true, true}, {false, false}} {
+		s.failing = step.failing
+		s.offer(cluster())
+		if woken := len(s.wake) == 1; woken != step.wakes {
+			t.Errorf("offer %d woke the writer: %t", i, woken)
+		}
+		if len(s.wake) == 1 {
+			<-s.wake
+		}
+	}
+}

@@ -42,6 +42,7 @@ func (a *Agent) datapathMode(plan *topology.Plan) (v1beta1.DatapathMode, string)
 // counts the pods.
 func (a *Agent) notAccelerated(v *view.View) {
 	delete(a.problemsNow, "accel")
+	v.PodsAccelerated, v.PodsNotAccelerated = 0, 0
 	if v.Datapath != v1beta1.DatapathAccelerated {
 		return
 	}
