@@ -11,8 +11,8 @@ import (
 	"github.com/ravencni/raven/test/lab"
 )
 
-// tenMilliseconds makes 100 echo requests per second.
-const tenMilliseconds = 10 * time.Millisecond
+// pingEvery makes 100 echo requests per second.
+const pingEvery = 10 * time.Millisecond
 
 // SurviveKill kills every agent with SIGKILL, one after another and then all at once, and starts them again, while a
 // pod and a node of another region are pinged 100 times a second.
@@ -96,7 +96,7 @@ func probe(ctx context.Context, l *lab.Lab, from, to string, family int) (*lab.P
 	if err != nil {
 		return nil, err
 	}
-	return a.host.Probe(ctx, b.addr(family), tenMilliseconds)
+	return a.host.Probe(ctx, b.addr(family), pingEvery)
 }
 
 // tunnelState is a device's key, or a peer's key and the time of its last handshake in seconds since 1970.
