@@ -56,6 +56,25 @@ func TestTheKeyThatANodePublishesIsMirrored(t *testing.T) {
 	shows("second")
 }
 
+func TestSettingsOfTheAgentsShowInTheStatus(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	r.node("set-a", "set", "192.168.16.1", "10.16.1.0/24")
+	r.gateway("set", `{endpoints: [{nodeName: set-a, underNAT: true}]}`)
+	if gw := r.awaitCondition("set", election.ConditionReady, election.ReasonReady); gw.Status.ActiveEndpoint.Port != 4500 {
+		t.Errorf("port %d", gw.Status.ActiveEndpoint.Port)
+	}
+	r.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "raven-agent-config"},
+		Data: map[string]string{"vpn-driver": "wireguard", "tunnel-bind-addr": ":4600"}})
+	// With WireGuard asked for, a node without a key is not ready to be reached.
+	if gw := r.awaitCondition("set", election.ConditionReady, election.ReasonNoPublicKey); gw.Status.ActiveEndpoint.Port != 4600 {
+		t.Errorf("port %d", gw.Status.ActiveEndpoint.Port)
+	}
+	r.endpoint("set-a", v1beta1.TunnelEndpointStatus{Tunnels: []v1beta1.TunnelPort{{Driver: "wireguard",
+		PublicKey: "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="}}})
+	r.awaitCondition("set", election.ConditionReady, election.ReasonReady)
+}
+
 func TestADeletedNodesKeyIsGoneWithinTenSeconds(t *testing.T) {
 	r := newRig(t)
 	r.start()

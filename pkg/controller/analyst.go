@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -163,7 +164,22 @@ func (a *analyst) setSettings(data map[string]string) (wrong []string) {
 			a.settings.ForwardNodeIP = on
 		}
 	}
+	if v, ok := data["tunnel-bind-addr"]; ok {
+		_, text, err := net.SplitHostPort(strings.TrimSpace(v))
+		if port, parse := strconv.ParseUint(text, 10, 16); err == nil && parse == nil && port > 0 {
+			a.settings.TunnelPort = int(port)
+		} else {
+			wrong = append(wrong, fmt.Sprintf(`tunnel-bind-addr is %q: write it like ":4500"`, v))
+		}
+	}
 	return wrong
+}
+
+// tunnelPort is where tunnels listen whose endpoint names no port; 0: the default.
+func (a *analyst) tunnelPort() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.settings.TunnelPort
 }
 
 // config for the planner. Where the driver is not known, nothing is said about keys.

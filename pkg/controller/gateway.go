@@ -79,6 +79,8 @@ func (r *gatewayReconciler) Reconcile(ctx context.Context, request reconcile.Req
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
 		// Somebody wrote meanwhile: the watch is about to deliver it, and with it comes the next attempt.
 		return reconcile.Result{RequeueAfter: 200 * time.Millisecond}, nil
+	case ctx.Err() != nil:
+		return reconcile.Result{}, nil // the controller is ending; the next one finds what is left to do
 	case err != nil:
 		return reconcile.Result{}, fmt.Errorf("write the status of Gateway %s: %w", gw.Name, err)
 	}
@@ -92,7 +94,8 @@ func (r *gatewayReconciler) Reconcile(ctx context.Context, request reconcile.Req
 func (r *gatewayReconciler) options(gw *v1beta1.Gateway) election.Options {
 	on := r.inventory.Switches()
 	return election.Options{
-		EnableTunnel: on.Tunnel, EnableProxy: on.Proxy, Driver: topology.DriverWireGuard, Now: r.now(), MinInterval: damping,
+		EnableTunnel: on.Tunnel, EnableProxy: on.Proxy, Driver: topology.DriverWireGuard, TunnelPort: r.analyst.tunnelPort(),
+		Now: r.now(), MinInterval: damping,
 		LastChange: map[string]map[string]time.Time{
 			election.ConditionTunnelElected: {gw.Name: r.lastChange(gw, election.ConditionTunnelElected)},
 			election.ConditionProxyElected:  {gw.Name: r.lastChange(gw, election.ConditionProxyElected)},

@@ -35,6 +35,8 @@ type Options struct {
 	Endpoints []*v1beta1.TunnelEndpoint
 	// Driver whose keys these are.
 	Driver string
+	// TunnelPort is where tunnels listen whose endpoint names no port (tunnel-bind-addr); 0: 4500.
+	TunnelPort int
 	// Now stamps conditions whose status changes.
 	Now time.Time
 	// MinInterval and LastChange (by condition type, then Gateway name) damp elections; see Input.
@@ -232,6 +234,9 @@ func (f *filler) active(gw *v1beta1.Gateway, kind v1beta1.EndpointType, names []
 		}
 		e := gw.Spec.Endpoints[i].DeepCopy()
 		e.Type, e.Port = kind, gw.Spec.Endpoints[i].EffectivePort()
+		if kind == v1beta1.EndpointTunnel && f.TunnelPort != 0 && gw.Spec.Endpoints[i].Port == 0 {
+			e.Port = f.TunnelPort
+		}
 		if e.Config == nil {
 			e.Config = make(map[string]string, 2)
 		}
