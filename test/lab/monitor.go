@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 )
@@ -110,6 +111,11 @@ func byItself(stream, line string) bool {
 		return strings.HasPrefix(line, "[NEIGH]") && (!strings.Contains(line, "PERMANENT") ||
 			strings.HasPrefix(line, "[NEIGH]dev ") || strings.HasPrefix(line, "[NEIGH]Deleted dev "))
 	case "bridge":
+		// A bridge's own address, such as a mark's, whose name is a number once the mark has gone again.
+		if words := strings.Fields(line); slices.Contains(words, "master") && words[max(0, slices.Index(words, "dev"))+1] ==
+			words[slices.Index(words, "master")+1] {
+			return true
+		}
 		return !strings.Contains(line, "permanent") && !strings.Contains(line, "static") && !strings.Contains(line, "dst")
 	default:
 		return false
