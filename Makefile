@@ -50,7 +50,7 @@ lint: ## Check format, go.mod, vet, staticcheck and the rules of the house
 	@hack/house-rules.sh
 
 .PHONY: test
-test: test-unit test-bpf test-lab test-floors ## Run every test, with the race detector (root)
+test: test-unit test-bpf test-lab ## Run every test, with the race detector (root)
 
 # The packages whose tests run against a real control plane.
 on_controlplane := ./test/cluster/... ./pkg/controller
