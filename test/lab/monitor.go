@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync/atomic"
 )
@@ -24,6 +23,16 @@ type stream struct {
 
 // markers tells the marks of all monitors apart.
 var markers atomic.Int64
+
+// mark is a change that a monitor makes itself: the words by which it is found, and the command with a verb to fill in.
+type mark struct{ words, command string }
+
+const (
+	// markTable is the routing table of marks.
+	markTable = 4242
+	// markMAC begins the link-layer addresses of marks.
+	markMAC = "02:6d:61:72"
+)
 
 // Monitor begins to collect.
 func (h *Host) Monitor(ctx context.Context) (*Monitor, error) {
@@ -60,20 +69,27 @@ func (m *Monitor) Stop() error {
 // those of the forwarding database with [FDB], those of nftables with [NFT]. Left out are neighbours that the kernel
 // finds and forgets by itself, and bridges' learned addresses.
 func (m *Monitor) Events(ctx context.Context) ([]string, error) {
-	mark := fmt.Sprintf("mark%d", markers.Add(1))
-	// A change of each kind that nobody else makes; the kernel tells of changes in their order.
-	bridge := "ip link add " + mark + " type bridge && ip link del " + mark
-	commands := map[string]string{
-		"ip": bridge, "bridge": bridge,
-		"nft": "nft add table ip " + mark + " && nft delete table ip " + mark,
+	n := markers.Add(1)
+	// Changes of each kind that nobody else makes, and that are none of Raven's business, so that its agent does not
+	// look at them either; the kernel tells of changes in their order.
+	marks := map[string]mark{
+		"ip": {fmt.Sprintf("192.0.2.%d ", n%256),
+			fmt.Sprintf("ip route %%s blackhole 192.0.2.%d table %d", n%256, markTable)},
+		"bridge": {fmt.Sprintf("%s:%02x:%02x", markMAC, n>>8&0xff, n&0xff),
+			fmt.Sprintf("bridge fdb %%s %s:%02x:%02x dev eth0 self", markMAC, n>>8&0xff, n&0xff)},
+		"nft": {fmt.Sprintf("table ip mark%d", n), fmt.Sprintf("nft %%s table ip mark%d", n)},
 	}
 	// Collecting has only begun once a mark was seen, so marks are made until then.
 	err := Await(ctx, "the monitors on "+m.host.Name+" to tell of a mark", func(ctx context.Context) error {
 		for name, s := range m.streams {
-			if strings.Contains(s.said.String()[s.read:], mark) {
+			if strings.Contains(s.said.String()[s.read:], marks[name].words) {
 				continue
 			}
-			if _, err := m.host.Run(ctx, "sh", "-c", commands[name]); err != nil {
+			add, del := fmt.Sprintf(marks[name].command, "add"), fmt.Sprintf(marks[name].command, "del")
+			if name == "nft" {
+				del = fmt.Sprintf(marks[name].command, "delete")
+			}
+			if _, err := m.host.Run(ctx, "sh", "-c", add+" && "+del); err != nil {
 				return err
 			}
 			return fmt.Errorf("%s monitor said %q", name, s.said.String()[s.read:])
@@ -99,8 +115,13 @@ func (m *Monitor) Events(ctx context.Context) ([]string, error) {
 
 // byItself reports whether a line is of a mark, or of what the kernel does without being asked.
 func byItself(stream, line string) bool {
-	if strings.Contains(line, "mark") || strings.HasSuffix(line, "(nft)") { // the latter names who made a mark
-		return true
+	for _, sign := range []string{fmt.Sprintf("table %d", markTable), markMAC, "table ip mark"} {
+		if strings.Contains(line, sign) {
+			return true
+		}
+	}
+	if strings.HasSuffix(line, "(nft)") {
+		return true // it names who made a mark
 	}
 	switch stream {
 	case "ip":
@@ -111,11 +132,6 @@ func byItself(stream, line string) bool {
 		return strings.HasPrefix(line, "[NEIGH]") && (!strings.Contains(line, "PERMANENT") ||
 			strings.HasPrefix(line, "[NEIGH]dev ") || strings.HasPrefix(line, "[NEIGH]Deleted dev "))
 	case "bridge":
-		// A bridge's own address, such as a mark's, whose name is a number once the mark has gone again.
-		if words := strings.Fields(line); slices.Contains(words, "master") && words[max(0, slices.Index(words, "dev"))+1] ==
-			words[slices.Index(words, "master")+1] {
-			return true
-		}
 		return !strings.Contains(line, "permanent") && !strings.Contains(line, "static") && !strings.Contains(line, "dst")
 	default:
 		return false

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -18,7 +17,7 @@ func (l *Lab) buildNode(_ context.Context, r *Region, n *Node) error {
 		return err
 	}
 	box := l.Host(Box(r.Name))
-	if err := errors.Join(connect(h, "eth0", box, n.Name), box.Enslave(n.Name, "lan"), h.setCardMAC("eth0", n)); err != nil {
+	if err := errors.Join(connect(h, "eth0", box, n.Name), box.Enslave(n.Name, "lan")); err != nil {
 		return err
 	}
 	if n.Public.IsValid() {
@@ -27,19 +26,6 @@ func (l *Lab) buildNode(_ context.Context, r *Region, n *Node) error {
 		}
 	}
 	return l.furnishNode(h, r, n)
-}
-
-// setCardMAC gives a card an address that it keeps over a reboot, as a machine's does: its neighbours remember it.
-func (h *Host) setCardMAC(dev string, n *Node) error {
-	link, err := h.Link(dev)
-	if err != nil {
-		return err
-	}
-	ip := n.IP4.As4()
-	if err := h.nl.LinkSetHardwareAddr(link, net.HardwareAddr{0x02, 0, ip[0], ip[1], ip[2], ip[3]}); err != nil {
-		return fmt.Errorf("set the address of %s on %s: %w", dev, h.Name, err)
-	}
-	return nil
 }
 
 // addNode starts a node's host, without any card.
@@ -55,14 +41,12 @@ func (l *Lab) addNode(n *Node) (*Host, error) {
 func (l *Lab) furnishNode(h *Host, r *Region, n *Node) error {
 	err := errors.Join(
 		h.forward(),
-		h.setMAC("eth0", n.IP4),
 		h.AddAddr("eth0", at(n.IP4, r.LAN4)),
 		h.AddAddr("eth0", at(n.IP6, r.LAN6)),
 		h.AddRoute(anywhere6, first(r.LAN6), "eth0"),
 	)
 	if n.Public.IsValid() {
-		err = errors.Join(err, h.setMAC("eth1", n.Public.Addr()), h.AddAddr("eth1", n.Public),
-			h.AddRoute(anywhere4, n.PublicRouter.Addr(), "eth1"))
+		err = errors.Join(err, h.AddAddr("eth1", n.Public), h.AddRoute(anywhere4, n.PublicRouter.Addr(), "eth1"))
 	} else {
 		err = errors.Join(err, h.AddRoute(anywhere4, first(r.LAN4), "eth0"))
 	}

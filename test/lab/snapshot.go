@@ -17,7 +17,7 @@ import (
 type Kernel map[string]string
 
 // counting are the parts of listings that change by themselves.
-var counting = regexp.MustCompile(`(expires|preferred_lft|valid_lft|used|\w*timer) +\S+|state (UP|UNKNOWN) |\[\d+:\d+\]|packets \d+ bytes \d+|# handle \d+`)
+var counting = regexp.MustCompile(`(expires|preferred_lft|valid_lft|used|\w*timer) +\S+|state (UP|UNKNOWN) |@if\d+|link-netnsid \d+|\[\d+:\d+\]|packets \d+ bytes \d+|# handle \d+`)
 
 // generated are the comments of iptables-save, which hold the time.
 var generated = regexp.MustCompile(`(?m)^# .*\n`)

@@ -3,6 +3,8 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -12,10 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// connect makes a veth between two hosts and sets both ends up.
+// connect makes a veth between two hosts and sets both ends up. Their addresses stay the same over a reboot, as those of
+// real cards do.
 func connect(a *Host, aName string, b *Host, bName string) error {
-	veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: bName, PeerNamespace: netlink.NsFd(int(b.net.Fd()))}
-	veth.Name = aName
+	veth := &netlink.Veth{
+		LinkAttrs: netlink.NewLinkAttrs(), PeerName: bName, PeerNamespace: netlink.NsFd(int(b.net.Fd())),
+		PeerHardwareAddr: macOf(b, bName),
+	}
+	veth.Name, veth.HardwareAddr = aName, macOf(a, aName)
 	if err := a.nl.LinkAdd(veth); err != nil {
 		return fmt.Errorf("make a veth %s@%s - %s@%s: %w", aName, a.Name, bName, b.Name, err)
 	}
@@ -58,17 +64,11 @@ func (h *Host) Up(dev string) error {
 	return nil
 }
 
-// setMAC gives a card an address of its own that stays the same over a reboot, made from its IPv4 address.
-func (h *Host) setMAC(dev string, ip netip.Addr) error {
-	link, err := h.Link(dev)
-	if err != nil {
-		return err
-	}
-	b := ip.As4()
-	if err := h.nl.LinkSetHardwareAddr(link, net.HardwareAddr{2, 0, b[0], b[1], b[2], b[3]}); err != nil {
-		return fmt.Errorf("set the MAC of %s on %s: %w", dev, h.Name, err)
-	}
-	return nil
+// macOf makes a card's address from its host and name.
+func macOf(h *Host, dev string) net.HardwareAddr {
+	sum := fnv.New32a()
+	io.WriteString(sum, h.Name+"/"+dev) // never fails
+	return sum.Sum(net.HardwareAddr{2, 0})
 }
 
 // Link finds a device by name.

@@ -54,10 +54,20 @@ var ownedObjects = []owned{
 var OwnedComeBack = Check{
 	Name: "owned-come-back",
 	Says: "each owned object that is deleted by hand comes back with exactly one write",
-	Run: func(ctx context.Context, l *lab.Lab) (string, error) {
-		var err error
+	Run: func(ctx context.Context, l *lab.Lab) (_ string, err error) {
+		monitors := map[string]*lab.Monitor{}
+		defer func() {
+			for _, m := range monitors {
+				err = errors.Join(err, m.Stop())
+			}
+		}()
 		for _, o := range ownedObjects {
-			if e := o.comesBack(ctx, l); e != nil {
+			if monitors[o.node] == nil {
+				if monitors[o.node], err = l.Host(o.node).Monitor(ctx); err != nil {
+					return "", err
+				}
+			}
+			if e := o.comesBack(ctx, l, monitors[o.node]); e != nil {
 				err = errors.Join(err, fmt.Errorf("%s on %s: %w", o.name, o.node, e))
 			}
 		}
@@ -65,21 +75,22 @@ var OwnedComeBack = Check{
 	},
 }
 
-func (o owned) comesBack(ctx context.Context, l *lab.Lab) (err error) {
+func (o owned) comesBack(ctx context.Context, l *lab.Lab, m *lab.Monitor) error {
 	h := l.Host(o.node)
 	line, err := o.find(ctx, h)
 	if err != nil {
 		return err
 	}
-	m, err := h.Monitor(ctx)
+	late, err := m.Events(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, m.Stop()) }()
+	if len(late) > 0 {
+		return fmt.Errorf("before it was removed there came: %s", strings.Join(late, "; "))
+	}
 	if _, err := h.Run(ctx, "sh", "-c", o.remove(line)); err != nil {
 		return err
 	}
-	var events []string
 	err = lab.Await(ctx, "it to come back", func(ctx context.Context) error {
 		now, err := o.find(ctx, h)
 		if err == nil && !sameObject(now, line) {
@@ -90,11 +101,8 @@ func (o owned) comesBack(ctx context.Context, l *lab.Lab) (err error) {
 	if err != nil {
 		return err
 	}
-	// What else the agent may have to do it does in the passes that follow its own write.
-	if err := applyTimes(ctx, l, 1); err != nil {
-		return err
-	}
-	if events, err = m.Events(ctx); err != nil {
+	events, err := m.Events(ctx)
+	if err != nil {
 		return err
 	}
 	writes := slices.DeleteFunc(slices.Clone(events), func(e string) bool {

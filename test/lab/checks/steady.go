@@ -2,12 +2,15 @@ package checks
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/ravencni/raven/test/lab"
 )
@@ -122,12 +125,29 @@ func written(ctx context.Context, l *lab.Lab) (map[string]string, error) {
 			continue
 		}
 		for _, name := range steadyMaps {
-			out, err := l.Host(node).Run(ctx, "bpftool", "-j", "map", "dump", "pinned", path.Join(pinned, name))
-			if err != nil {
+			if all[name+" on "+node], err = content(l.Host(node), name); err != nil {
 				return nil, err
 			}
-			all[name+" on "+node] = out
 		}
 	}
 	return all, nil
+}
+
+// content is a digest of a pinned map.
+func content(h *lab.Host, name string) (string, error) {
+	m, err := ebpf.LoadPinnedMap(h.Path(path.Join(pinned, name)), nil)
+	if err != nil {
+		return "", fmt.Errorf("open %s on %s: %w", name, h.Name, err)
+	}
+	digest := sha256.New()
+	var key, value []byte
+	entries := m.Iterate()
+	for entries.Next(&key, &value) {
+		digest.Write(key) // never fails
+		digest.Write(value)
+	}
+	if err := errors.Join(entries.Err(), m.Close()); err != nil {
+		return "", fmt.Errorf("read %s on %s: %w", name, h.Name, err)
+	}
+	return fmt.Sprintf("%x", digest.Sum(nil)), nil
 }
