@@ -21,3 +21,9 @@ func TestXDPDropsFloodsAndStrangersAlsoAfterAReboot(t *testing.T) {
 	}})
 	run(t, l, checks.StrangersAtXDP, checks.HandshakeFlood, checks.SnapshotStart)
 }
+
+func TestAKernelWithoutTCXIsAcceleratedByClsact(t *testing.T) {
+	l := withAgents(t, "clsact", lab.Tutorial(), lab.AgentOptions{Acceleration: "auto", Extra: []string{"--force-clsact"}})
+	run(t, l, checks.AttachmentsClsact, checks.RedirectBriefly)
+	everyonesTraffic(t, l)
+}

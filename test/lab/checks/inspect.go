@@ -151,17 +151,11 @@ var Attachments = Check{
 	Run: func(_ context.Context, l *lab.Lab) (string, error) {
 		var evidence []string
 		for _, node := range l.Nodes() {
-			want := map[string]string{"raven0": "raven_from_overlay"}
 			e, err := findEnd(l, node)
 			if err != nil {
 				return "", err
 			}
-			if e.region.Gateway().Name == node {
-				want["raven-wg0"] = "raven_from_tunnel"
-			}
-			for _, p := range e.node.Pods {
-				want[lab.HostVeth(p)] = "raven_from_pod"
-			}
+			want := programsOf(e)
 			for dev, program := range want {
 				programs, err := attached(l.Host(node), dev)
 				if err != nil {
@@ -175,6 +169,53 @@ var Attachments = Check{
 		}
 		return "tcx links: " + strings.Join(evidence, ", "), nil
 	},
+}
+
+// AttachmentsClsact needs agents with --force-clsact, as on kernels without tcx: there `bpftool net` lists the programs.
+var AttachmentsClsact = Check{
+	Name: "attachments-clsact",
+	Says: "where the kernel has no tcx, bpftool net lists every attachment",
+	Run: func(ctx context.Context, l *lab.Lab) (string, error) {
+		listed := 0
+		for _, node := range l.Nodes() {
+			e, err := findEnd(l, node)
+			if err != nil {
+				return "", err
+			}
+			out, err := l.Host(node).Run(ctx, "bpftool", "-j", "net")
+			if err != nil {
+				return "", err
+			}
+			var net []struct {
+				TC []struct{ Devname, Kind, Name string }
+			}
+			if err := json.Unmarshal([]byte(out), &net); err != nil {
+				return "", fmt.Errorf("read bpftool's listing: %w: %s", err, out)
+			}
+			for dev, program := range programsOf(e) {
+				found := slices.ContainsFunc(net[0].TC, func(at struct{ Devname, Kind, Name string }) bool {
+					return at.Devname == dev && at.Kind == "clsact/ingress" && strings.HasPrefix(at.Name, program)
+				})
+				if !found {
+					return "", fmt.Errorf("%s of %s has no %s: %s", dev, node, program, out)
+				}
+				listed++
+			}
+		}
+		return fmt.Sprintf("%d attachments on %d nodes", listed, len(l.Nodes())), nil
+	},
+}
+
+// programsOf maps the devices of a node to the programs that they run.
+func programsOf(node end) map[string]string {
+	programs := map[string]string{"raven0": "raven_from_overlay"}
+	if node.region.Gateway().Name == node.node.Name {
+		programs["raven-wg0"] = "raven_from_tunnel"
+	}
+	for _, p := range node.node.Pods {
+		programs[lab.HostVeth(p)] = "raven_from_pod"
+	}
+	return programs
 }
 
 // attached lists the names of the tcx programs at a device's ingress.

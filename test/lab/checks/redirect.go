@@ -35,6 +35,15 @@ var (
 	}
 )
 
+// RedirectBriefly is RedirectPod over IPv6 in two seconds.
+var RedirectBriefly = Check{
+	Name: "redirect-ipv6",
+	Says: "iperf3 pod -> pod over IPv6: at least 99 % of the packets redirected by eBPF at every hop",
+	Run: func(ctx context.Context, l *lab.Lab) (string, error) {
+		return redirected(ctx, l, "hangzhou-2/a", "qingdao-2/a", 6, "2")
+	},
+}
+
 // redirected runs iperf3 and judges each hop.
 func redirected(ctx context.Context, l *lab.Lab, from, to string, family int, seconds string) (string, error) {
 	a, err := findEnd(l, from)

@@ -44,9 +44,12 @@ func command(ctx context.Context, t *testing.T, args ...string) (*exec.Cmd, *byt
 	cmd := exec.CommandContext(ctx, self, args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.Env = append(os.Environ(), asCommand+"=1")
+	cmd.Env = append(os.Environ(), asCommand+"=1", mark(t))
 	return cmd, &out
 }
+
+// mark is an environment variable that every process of a test's labs inherits.
+func mark(t *testing.T) string { return fmt.Sprintf("RAVEN_LAB_TEST_MARK=%s/%d", t.Name(), os.Getpid()) }
 
 // machine is everything of the machine that a lab might leave something in.
 func machine(t *testing.T) map[string]string {
@@ -74,7 +77,8 @@ func machine(t *testing.T) map[string]string {
 	state["pinned BPF objects"] = strings.Join(glob(t, "/sys/fs/bpf/*"), " ")
 	var groups []string
 	err := filepath.WalkDir("/sys/fs/cgroup", func(path string, d os.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
+		// Others make groups at any time; a lab's would bear its name.
+		if err == nil && d.IsDir() && strings.Contains(path, "lab") {
 			groups = append(groups, path)
 		}
 		return nil // a group may vanish while we look
@@ -95,8 +99,8 @@ func glob(t *testing.T, pattern string) []string {
 	return files
 }
 
-// processes lists those with the lab's mark in their environment, as "pid command".
-func processes(t *testing.T, name string) []string {
+// processes lists those with the test's mark in their environment, as "pid command".
+func processes(t *testing.T) []string {
 	t.Helper()
 	var found []string
 	for _, file := range glob(t, "/proc/[0-9]*/environ") {
@@ -104,7 +108,7 @@ func processes(t *testing.T, name string) []string {
 		if err != nil {
 			continue // ended meanwhile
 		}
-		if slices.Contains(strings.Split(string(environ), "\x00"), "RAVEN_LAB="+name) {
+		if slices.Contains(strings.Split(string(environ), "\x00"), mark(t)) {
 			cmdline, err := os.ReadFile(filepath.Join(filepath.Dir(file), "cmdline"))
 			if err != nil {
 				continue
@@ -115,17 +119,20 @@ func processes(t *testing.T, name string) []string {
 	return found
 }
 
-// nothingLeft compares the machine with what it was and looks for processes of the lab.
-func nothingLeft(t *testing.T, before map[string]string, name string) {
+// nothingLeft compares the machine with what it was and looks for processes of the test's labs, and for files of those
+// named.
+func nothingLeft(t *testing.T, before map[string]string, names ...string) {
 	t.Helper()
 	if diff := cmp.Diff(before, machine(t)); diff != "" {
 		t.Errorf("the machine is not as it was (-before +after):\n%s", diff)
 	}
-	if left := processes(t, name); len(left) > 0 {
+	if left := processes(t); len(left) > 0 {
 		t.Errorf("processes of the lab are left: %v", left)
 	}
-	if left := glob(t, lab.Folder+"/*"+name+"*"); len(left) > 0 {
-		t.Errorf("files of the lab are left: %v", left)
+	for _, name := range names {
+		if left := glob(t, lab.Folder+"/*"+name+"*"); len(left) > 0 {
+			t.Errorf("files of the lab are left: %v", left)
+		}
 	}
 }
 
@@ -144,8 +151,8 @@ func awaitUp(ctx context.Context, t *testing.T, sign string, out func() string) 
 		t.Fatal(err)
 	}
 	name := labName.FindString(out())
-	if len(processes(t, name)) == 0 {
-		t.Fatalf("no process bears the mark of lab %q, so looking for left-overs proves nothing: %s", name, out())
+	if len(processes(t)) == 0 {
+		t.Fatalf("no process bears the mark of %s, so looking for left-overs proves nothing: %s", t.Name(), out())
 	}
 	return name
 }
@@ -159,8 +166,8 @@ func TestAKeptLabCanBeEnteredAndLeavesNothingOnceItIsDown(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	name := awaitUp(ctx, t, "is up", out.String)
-	if len(processes(t, name)) < 10 {
-		t.Errorf("a lab of the tutorial has more processes than %v", processes(t, name))
+	if len(processes(t)) < 10 {
+		t.Errorf("a lab of the tutorial has more processes than %v", processes(t))
 	}
 	hostname, said := command(ctx, t, "exec", "--lab", name, "hangzhou-2", "--", "hostname")
 	if err := hostname.Run(); err != nil || said.String() != "hangzhou-2\n" {
@@ -178,13 +185,35 @@ func TestAKeptLabCanBeEnteredAndLeavesNothingOnceItIsDown(t *testing.T) {
 	nothingLeft(t, before, name)
 }
 
+func TestAFailedDemoSaysSoAndLeavesNothing(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	before := machine(t)
+	demo, out := command(ctx, t, "demo")
+	demo.Env = append(demo.Env, "RAVEN_AGENT=/bin/false")
+	var exit *exec.ExitError
+	if err := demo.Run(); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		t.Errorf("a demo whose agents end at once gave %v, want exit status 1", err)
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if last := lines[len(lines)-1]; last != "0 passed, 2 failed" {
+		t.Errorf("the last line is %q, want 0 passed, 2 failed: %s", last, out)
+	}
+	nothingLeft(t, before)
+}
+
 func TestAKilledOrInterruptedLabLeavesNothing(t *testing.T) {
+	options := []string{"hold"}
+	if _, err := lab.FindAgent(); err != nil {
+		t.Logf("without agents: %v", err)
+		options = append(options, "--bare")
+	}
 	for _, signal := range []unix.Signal{unix.SIGKILL, unix.SIGINT, unix.SIGTERM} {
 		t.Run(signal.String(), func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			before := machine(t)
-			cmd, _ := command(ctx, t, "hold", "--bare")
+			cmd, _ := command(ctx, t, options...)
 			cmd.Stdout = nil
 			pipe, err := cmd.StdoutPipe()
 			if err != nil {
@@ -205,7 +234,7 @@ func TestAKilledOrInterruptedLabLeavesNothing(t *testing.T) {
 				t.Error("an interrupted command must not succeed")
 			}
 			err = lab.Await(ctx, "all processes of the lab to end", func(context.Context) error {
-				if left := processes(t, name); len(left) > 0 {
+				if left := processes(t); len(left) > 0 {
 					return fmt.Errorf("left: %v", left)
 				}
 				return nil

@@ -27,7 +27,7 @@ func run() int {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(demoCommand(), upCommand(), holdCommand(), downCommand(), enterCommand(), execCommand())
+	root.AddCommand(demoCommand(), checkCommand(), upCommand(), holdCommand(), downCommand(), enterCommand(), execCommand())
 	err := root.Execute()
 	if status, ok := err.(exitStatus); ok {
 		return int(status)

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ravencni/raven/test/lab"
+	"github.com/ravencni/raven/test/lab/checks"
+)
+
+func checkCommand() *cobra.Command {
+	var options lab.AgentOptions
+	cmd := &cobra.Command{
+		Use:   "check [NAME...]",
+		Short: "Run single checks in a fresh lab; without a name, list them",
+		RunE: func(_ *cobra.Command, names []string) error {
+			if len(names) == 0 {
+				for _, c := range checks.All() {
+					fmt.Printf("%-40s %s\n", c.Name, c.Says)
+				}
+				return nil
+			}
+			chosen, err := choose(names)
+			if err != nil {
+				return err
+			}
+			return enclosed(false, func(ctx context.Context, name string) error {
+				return check(ctx, name, options, chosen)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&options.Acceleration, "acceleration", "auto", "auto or off")
+	cmd.Flags().StringArrayVar(&options.Extra, "agent-flag", nil, "one more flag for every agent")
+	return cmd
+}
+
+func choose(names []string) (chosen []checks.Check, err error) {
+	known := map[string]checks.Check{}
+	for _, c := range checks.All() {
+		known[c.Name] = c
+	}
+	for _, name := range names {
+		c, ok := known[name]
+		if !ok {
+			return nil, fmt.Errorf("there is no check %q; `raven-lab check` lists them", name)
+		}
+		chosen = append(chosen, c)
+	}
+	return chosen, nil
+}
+
+func check(ctx context.Context, name string, options lab.AgentOptions, chosen []checks.Check) error {
+	began := time.Now()
+	l, err := lab.Start(ctx, name, lab.Tutorial())
+	if err != nil {
+		return err
+	}
+	if err := l.StartAgents(ctx, options); err != nil {
+		return err
+	}
+	if err := l.ServeEcho(ctx); err != nil {
+		return err
+	}
+	var outcomes []checks.Outcome
+	for _, c := range chosen {
+		o := checks.One(ctx, options.Acceleration, l, c)
+		outcomes = append(outcomes, o)
+		fmt.Printf("%5.1fs %s %s%s\n", time.Since(began).Seconds(), verdict(o), c.Says, detail(o))
+	}
+	return total(os.Stdout, outcomes, began)
+}
