@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -54,7 +55,27 @@ func ownDeviceSettings(plan *topology.Plan, host datapath.Host) (settings []sett
 			settings = append(settings, s)
 		}
 	}
+	if plan.Overlay != nil {
+		settings = append(settings, overlayMTU6(plan)...)
+	}
 	return settings
+}
+
+// overlayMTU6 makes IPv6 on raven0 end where its farthest next hop does. When the kernel forwards it judges an IPv6
+// packet by this and not, as with IPv4, by the route's MTU; a pod would learn the device's MTU first and the path's
+// only with its next packet. Narrower next hops go on to answer with their own.
+func overlayMTU6(plan *topology.Plan) []setting {
+	const minimum = 1280 // of IPv6 (RFC 8200, section 5)
+	mtu := 0
+	for _, h := range plan.NextHops {
+		if h.Kind == topology.KindOverlay {
+			mtu = max(mtu, h.MTU)
+		}
+	}
+	if mtu < minimum || mtu > plan.Overlay.MTU {
+		return nil
+	}
+	return []setting{{key: "net/ipv6/conf/" + datapath.OverlayDevice + "/mtu", value: strconv.Itoa(mtu), optional: true}}
 }
 
 // hostSettings lists what is wanted outside Raven's own devices. A member forwards between its pods and raven0, a

@@ -307,3 +307,31 @@ func TestAPlanOfOneFamilyLeavesForwardingOfTheOtherAlone(t *testing.T) {
 		expect(t, map[string]string{forward4: "1", forward6: "0", "net/ipv6/conf/eth0/accept_ra": "1"})
 	})
 }
+
+func TestIPv6OnTheOverlayEndsWhereTheFarthestNextHopDoes(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		h := hostWith(t)
+		a := New(Options{})
+		p := plan(topology.RoleMember)
+		p.Overlay.MTU = 1450
+		hops := func(mtus ...int) {
+			p.NextHops = nil
+			for _, mtu := range mtus {
+				p.NextHops = append(p.NextHops, topology.NextHop{Kind: topology.KindOverlay, MTU: mtu})
+			}
+		}
+		const key = "net/ipv6/conf/raven0/mtu"
+		for _, c := range []struct {
+			hops []int
+			want string
+		}{{[]int{1405, 1300}, "1405"}, {[]int{1300}, "1300"}, {[]int{1279}, "1300"}, {[]int{1451}, "1300"}, {nil, "1300"}} {
+			hops(c.hops...)
+			apply(t, a, p, h)
+			expect(t, map[string]string{key: c.want})
+		}
+		hops(1405)
+		if first, second := apply(t, a, p, h), apply(t, a, p, h); first != 1 || second != 0 {
+			t.Errorf("a new MTU took %d writes, and the next apply %d", first, second)
+		}
+	})
+}

@@ -136,12 +136,12 @@ func bulk(ctx context.Context, a, b end, family int) (mss int, took time.Duratio
 
 var mtuOf = regexp.MustCompile(`mtu ?= ?(\d+)`)
 
-// fullPing sends pings with DF set, first one that fills 1500 bytes and then of the size that the error names, until one
-// is answered, and returns that size. Each narrower hop may answer once.
+// fullPing sends a ping with DF set that fills 1500 bytes and then one of the size that the error names, which must be
+// answered, and returns that size.
 func fullPing(ctx context.Context, a, b end, family int) (int, error) {
 	headers := map[int]int{4: 28, 6: 48}[family]
 	size := 1500
-	for range 3 {
+	for range 2 {
 		ping, err := a.host.Ping(ctx, b.addr(family), 1, "-M", "do", "-s", strconv.Itoa(size-headers))
 		if err == nil && size < 1500 {
 			return size, nil
