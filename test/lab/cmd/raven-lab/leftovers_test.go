@@ -49,7 +49,9 @@ func command(ctx context.Context, t *testing.T, args ...string) (*exec.Cmd, *byt
 }
 
 // mark is an environment variable that every process of a test's labs inherits.
-func mark(t *testing.T) string { return fmt.Sprintf("RAVEN_LAB_TEST_MARK=%s/%d", t.Name(), os.Getpid()) }
+func mark(t *testing.T) string {
+	return fmt.Sprintf("RAVEN_LAB_TEST_MARK=%s/%d", t.Name(), os.Getpid())
+}
 
 // machine is everything of the machine that a lab might leave something in.
 func machine(t *testing.T) map[string]string {
