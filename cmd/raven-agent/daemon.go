@@ -109,6 +109,9 @@ func kernelParts(s *settings, log *slog.Logger) (
 	p.Track = kernel.track
 	p.Watchers = []agent.Watcher{
 		{Name: "kernel", Run: kernel.run},
+		{Name: "programs", Run: func(ctx context.Context, changed func(agent.Notice)) error {
+			return accelerator.WatchPrograms(ctx, func() { changed(agent.Notice{What: "programs changed", Part: accelerator.Name()}) })
+		}},
 		{Name: "filter", Run: func(ctx context.Context, changed func(agent.Notice)) error {
 			return packetFilter.Watch(ctx, func() { changed(agent.Notice{What: "packet filter changed", Part: packetFilter.Name()}) })
 		}},

@@ -41,6 +41,7 @@ type Applier struct {
 	reason      string
 	pods        []pods.Pod
 	attachments []Attachment
+	devices     []int // that the last Apply looked at for others' tcx programs
 	stats       Stats
 }
 
@@ -67,6 +68,7 @@ func (a *Applier) Apply(ctx context.Context, plan *topology.Plan, host datapath.
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	before := a.stats.writes()
+	a.devices = nil
 	err := a.apply(ctx, plan, host)
 	return int(a.stats.writes() - before), err
 }

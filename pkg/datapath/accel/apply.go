@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 
@@ -45,6 +46,9 @@ func (a *Applier) accelerate(ctx context.Context, plan *topology.Plan, host data
 	around, err := surroundingsOf(conn, host)
 	if err != nil {
 		return err
+	}
+	if attach.HaveTCX() {
+		a.devices = slices.Collect(maps.Keys(around.devices))
 	}
 	local, podErr := pods.Discover(ctx, conn, plan.LocalPrefixes, in)
 	if ctx.Err() != nil {
