@@ -6,17 +6,19 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// Tap is a clsact filter at each direction of a device, as a stranger to Raven attaches them: it counts the Echo's TCP
-// and UDP packets and lets them go on.
+// Tap is a pair of programs at a device, one for each direction, as a stranger to Raven attaches them: they count the
+// Echo's TCP and UDP packets and let them go on.
 type Tap struct {
-	host          *Host
-	qdisc         *netlink.Clsact
-	in, out       *ebpf.Map
-	inRun, outRun *ebpf.Program
+	host            *Host
+	in, out         *ebpf.Map
+	inRun, outRun   *ebpf.Program
+	inLink, outLink link.Link // tcx
+	qdisc           *netlink.Clsact
 }
 
 // TapCount is how many packets came into the host by the device, and how many left by it.
@@ -27,34 +29,61 @@ func (c TapCount) Sub(before TapCount) TapCount {
 	return TapCount{c.In - before.In, c.Out - before.Out}
 }
 
-// Tap begins to count at a device of the host. Close ends it.
+// Tap begins to count by clsact filters at a device of the host. Close ends it.
 func (h *Host) Tap(dev string) (*Tap, error) {
-	link, err := h.Link(dev)
+	return h.tap(dev, func(t *Tap, index int) error {
+		qdisc := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+			LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+		}}
+		if err := h.nl.QdiscAdd(qdisc); err != nil {
+			return fmt.Errorf("add clsact: %w", err)
+		}
+		t.qdisc = qdisc
+		for parent, program := range map[uint32]*ebpf.Program{
+			netlink.HANDLE_MIN_INGRESS: t.inRun, netlink.HANDLE_MIN_EGRESS: t.outRun,
+		} {
+			err := h.nl.FilterAdd(&netlink.BpfFilter{
+				Fd: program.FD(), Name: "stranger", DirectAction: true,
+				FilterAttrs: netlink.FilterAttrs{
+					LinkIndex: index, Parent: parent, Handle: 1, Priority: 10, Protocol: unix.ETH_P_ALL,
+				},
+			})
+			if err != nil {
+				return fmt.Errorf("add a filter: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
+// TapTCX is Tap by tcx links.
+func (h *Host) TapTCX(dev string) (*Tap, error) {
+	return h.tap(dev, func(t *Tap, index int) error {
+		return h.Do(func() (err error) {
+			t.inLink, err = link.AttachTCX(link.TCXOptions{
+				Interface: index, Program: t.inRun, Attach: ebpf.AttachTCXIngress,
+			})
+			if err == nil {
+				t.outLink, err = link.AttachTCX(link.TCXOptions{
+					Interface: index, Program: t.outRun, Attach: ebpf.AttachTCXEgress,
+				})
+			}
+			return err
+		})
+	})
+}
+
+func (h *Host) tap(dev string, attach func(t *Tap, index int) error) (*Tap, error) {
+	device, err := h.Link(dev)
 	if err != nil {
 		return nil, err
 	}
-	index := link.Attrs().Index
-	t := &Tap{host: h, qdisc: &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
-	}}}
-	if err := h.nl.QdiscAdd(t.qdisc); err != nil {
-		return nil, fmt.Errorf("add clsact to %s on %s: %w", dev, h.Name, err)
-	}
+	t := &Tap{host: h}
 	if t.in, t.inRun, err = newCounter(); err == nil {
 		t.out, t.outRun, err = newCounter()
 	}
-	for parent, program := range map[uint32]*ebpf.Program{
-		netlink.HANDLE_MIN_INGRESS: t.inRun, netlink.HANDLE_MIN_EGRESS: t.outRun,
-	} {
-		if err != nil {
-			break
-		}
-		err = h.nl.FilterAdd(&netlink.BpfFilter{
-			Fd: program.FD(), Name: "stranger", DirectAction: true,
-			FilterAttrs: netlink.FilterAttrs{
-				LinkIndex: index, Parent: parent, Handle: 1, Priority: 10, Protocol: unix.ETH_P_ALL,
-			},
-		})
+	if err == nil {
+		err = attach(t, device.Attrs().Index)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("tap %s on %s: %w", dev, h.Name, err), t.Close())
@@ -71,11 +100,17 @@ func (t *Tap) Count() (c TapCount, err error) {
 	return c, nil
 }
 
-// Close takes the filters off, with their qdisc.
-func (t *Tap) Close() error {
-	err := t.host.nl.QdiscDel(t.qdisc)
-	if err != nil {
-		err = fmt.Errorf("remove clsact on %s: %w", t.host.Name, err)
+// Close takes the programs off, with their qdisc.
+func (t *Tap) Close() (err error) {
+	if t.qdisc != nil {
+		if err = t.host.nl.QdiscDel(t.qdisc); err != nil {
+			err = fmt.Errorf("remove clsact on %s: %w", t.host.Name, err)
+		}
+	}
+	for _, l := range []link.Link{t.inLink, t.outLink} {
+		if l != nil { // the end of a link comes some time after its last user, that of an attachment at once
+			err = errors.Join(err, l.Detach(), l.Close())
+		}
 	}
 	return errors.Join(err, t.inRun.Close(), t.outRun.Close(), t.in.Close(), t.out.Close())
 }

@@ -76,6 +76,8 @@ func ShortConnections(h Histogram) Check {
 
 // count fills h, and fails where an entry is missing, still open, or has more time left than its state gives.
 func (s *short) count(ctx context.Context, h Histogram, port, n int) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
 	for _, host := range s.hosts {
 		var entries []trackedTCP
 		err := lab.Await(ctx, "conntrack on "+host.Name+" to see all ends", func(ctx context.Context) (err error) {

@@ -31,7 +31,7 @@ type veth struct {
 // ForeignUse: others' programs, shapers and devices at a pod's veth keep seeing every packet.
 var ForeignUse = Check{
 	Name: "foreign-use",
-	Says: "a pod whose veth has a foreign clsact filter, a shaper or a device on top is left to the kernel, visibly, " +
+	Says: "a pod whose veth has a foreign clsact filter, tcx program, shaper or device on top is left to the kernel, visibly, " +
 		"the stranger sees every packet, and acceleration comes back",
 	Run: func(ctx context.Context, l *lab.Lab) (string, error) {
 		pod, err := findEnd(l, foreignPod)

@@ -27,18 +27,22 @@ type adder func(context.Context, *veth) (remove func() error, counted counter, e
 type counter func() (lab.TapCount, error)
 
 var foreignUses = []foreignUse{
-	{name: "clsact filters", reason: `bpf filter "stranger"`, add: addTap},
+	{name: "clsact filters", reason: `bpf filter "stranger"`, add: tap((*lab.Host).Tap)},
+	{name: "tcx programs", reason: `tcx ingress program "stranger"`, add: tap((*lab.Host).TapTCX)},
 	{name: "a tbf shaper", reason: "qdisc tbf", outOnly: true, add: shaper("root tbf rate 20mbit burst 32k latency 50ms")},
 	{name: "an htb shaper", reason: "qdisc htb", outOnly: true, add: shaper("root handle 1: htb default 1")},
 	{name: "a device on top", reason: "does not lead to", add: addUpper},
 }
 
-func addTap(_ context.Context, v *veth) (func() error, counter, error) {
-	t, err := v.node.Tap(v.dev)
-	if err != nil {
-		return nil, nil, err
+// tap attaches counting programs to the veth.
+func tap(attach func(*lab.Host, string) (*lab.Tap, error)) adder {
+	return func(_ context.Context, v *veth) (func() error, counter, error) {
+		t, err := attach(v.node, v.dev)
+		if err != nil {
+			return nil, nil, err
+		}
+		return t.Close, t.Count, nil
 	}
-	return t.Close, t.Count, nil
 }
 
 // shaper adds a qdisc to the veth.
@@ -94,12 +98,12 @@ func addUpper(ctx context.Context, v *veth) (remove func() error, counted counte
 	if err != nil {
 		return nil, nil, err
 	}
-	tap, err := v.node.Tap(upper)
+	t, err := v.node.Tap(upper)
 	if err != nil {
 		return nil, nil, err
 	}
 	return func() error {
 		ctx := context.WithoutCancel(ctx)
-		return errors.Join(tap.Close(), move(ctx, v.dev), run(ctx, "link del "+upper))
-	}, tap.Count, nil
+		return errors.Join(t.Close(), move(ctx, v.dev), run(ctx, "link del "+upper))
+	}, t.Count, nil
 }
