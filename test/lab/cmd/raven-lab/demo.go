@@ -44,6 +44,10 @@ func demo(ctx context.Context, name string, keep bool, out io.Writer) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("interrupted: %w", err)
 	}
+	if keep {
+		fmt.Fprintf(out, "\nBoth labs stay. `enter` means the accelerated one; the other's hosts are called %s-%s:hangzhou-2 and so on.\n",
+			name, labs[1].Name)
+	}
 	fmt.Fprintln(out)
 	if err := table(out, labs, outcomes); err != nil {
 		return err

@@ -83,8 +83,11 @@ func startKept(name string) error {
 	if _, err := fmt.Sscanf(line, "%d", &status); err != nil {
 		return fmt.Errorf("read the lab's outcome %q: %w", line, err)
 	}
-	fmt.Printf("\nLab %s is up. Look inside:\n  raven-lab enter hangzhou-2      # a node\n"+
-		"  raven-lab enter hangzhou-2/a    # a pod\n  raven-lab down %s      # end it\n", name, name)
+	fmt.Printf("\nLab %[1]s is up. Look inside:\n"+
+		"  %[2]s enter --lab %[1]s hangzhou-2      # a node\n"+
+		"  %[2]s enter --lab %[1]s hangzhou-2/a    # a pod on it\n"+
+		"  %[2]s enter --lab %[1]s internet        # the router between the regions\n"+
+		"  %[2]s down %[1]s                        # end it\n", name, os.Args[0])
 	if status != 0 {
 		return exitStatus(status)
 	}
