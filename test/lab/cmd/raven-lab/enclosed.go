@@ -98,6 +98,11 @@ func startKept(name string) error {
 func inside(keep bool, f func(ctx context.Context, name string) error) int {
 	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer cancel()
+	// There is nothing to tidy up: the kernel ends the lab with this process.
+	done := context.AfterFunc(ctx, func() {
+		fmt.Fprintln(os.Stderr, "\nraven-lab: interrupted; the lab is gone")
+		os.Exit(interrupted)
+	})
 	if keep {
 		unix.CloseOnExec(outcomeFD)
 		unix.CloseOnExec(tetherFD)
@@ -112,11 +117,17 @@ func inside(keep bool, f func(ctx context.Context, name string) error) int {
 			return 1
 		}
 	}
-	if !keep || ctx.Err() != nil {
-		return max(status, boolStatus(ctx.Err() != nil))
+	if !done() {
+		select {} // the interruption ends the process
+	}
+	if !keep {
+		return status
 	}
 	return stay(status)
 }
+
+// interrupted is the exit status of a command that SIGINT ended, as shells give it.
+const interrupted = 128 + int(unix.SIGINT)
 
 // stay reports the outcome and then holds the lab until it is killed, or ends where the process outside has gone before
 // it recorded the lab.
@@ -132,13 +143,6 @@ func stay(status int) int {
 		return 1
 	}
 	select {}
-}
-
-func boolStatus(failed bool) int {
-	if failed {
-		return 130
-	}
-	return 0
 }
 
 func newName() string {
