@@ -79,8 +79,10 @@ func TestRegionsTalkAcceleratedAndOnTheBaseline(t *testing.T) {
 			}
 			startAgents(ctx, t, l, lab.AgentOptions{Acceleration: acceleration})
 			everyonesTraffic(t, l)
+			run(t, l, checks.Repair) // while agents have had little to do, as on a node
 			if acceleration == "auto" {
-				run(t, l, checks.Attachments, checks.Dumps, checks.RedirectPod, checks.RedirectNode)
+				run(t, l, checks.Attachments, checks.Dumps, checks.RedirectPod, checks.RedirectNode,
+					checks.ForeignUse)
 			} else {
 				run(t, l, checks.OwnedComeBack)
 			}

@@ -4,5 +4,5 @@ package checks
 func All() []Check {
 	return append(Reach(), InnerOnOverlay, Attachments, Dumps, RedirectPod, RedirectNode, RedirectBriefly, MTU, VirtualIP,
 		Masquerade, PolicyRejectsNewFlows, PolicyRevoked, Spoofing, BadInput, TenApplies, OwnedComeBack, SurviveKill,
-		SnapshotStart, SaysBaseline, StrangersAtXDP, HandshakeFlood, AttachmentsClsact)
+		SnapshotStart, SaysBaseline, StrangersAtXDP, HandshakeFlood, AttachmentsClsact, ForeignUse, Repair)
 }
