@@ -72,6 +72,7 @@ func everyonesTraffic(t *testing.T, l *lab.Lab) {
 func TestRegionsTalkAcceleratedAndOnTheBaseline(t *testing.T) {
 	for _, acceleration := range []string{"auto", "off"} {
 		t.Run(acceleration, func(t *testing.T) {
+			t.Parallel() // as in the demo
 			ctx, l := start(t, "tutorial-"+acceleration, lab.Tutorial())
 			before, err := checks.Kernels(ctx, l)
 			if err != nil {
