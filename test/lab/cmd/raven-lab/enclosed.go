@@ -99,10 +99,11 @@ func inside(keep bool, f func(ctx context.Context, name string) error) int {
 	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer cancel()
 	// There is nothing to tidy up: the kernel ends the lab with this process.
-	done := context.AfterFunc(ctx, func() {
+	end := func() {
 		fmt.Fprintln(os.Stderr, "\nraven-lab: interrupted; the lab is gone")
 		os.Exit(interrupted)
-	})
+	}
+	done := context.AfterFunc(ctx, end)
 	if keep {
 		unix.CloseOnExec(outcomeFD)
 		unix.CloseOnExec(tetherFD)
@@ -119,6 +120,9 @@ func inside(keep bool, f func(ctx context.Context, name string) error) int {
 	}
 	if !done() {
 		select {} // the interruption ends the process
+	}
+	if ctx.Err() != nil {
+		end() // f saw the interruption before the function above did
 	}
 	if !keep {
 		return status
