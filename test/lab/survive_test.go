@@ -24,6 +24,6 @@ func TestXDPDropsFloodsAndStrangersAlsoAfterAReboot(t *testing.T) {
 
 func TestAKernelWithoutTCXIsAcceleratedByClsact(t *testing.T) {
 	l := withAgents(t, "clsact", lab.Tutorial(), lab.AgentOptions{Acceleration: "auto", Extra: []string{"--force-clsact"}})
-	run(t, l, checks.AttachmentsClsact, checks.RedirectBriefly)
+	run(t, l, checks.AttachmentsClsact, checks.RedirectPodIPv6)
 	everyonesTraffic(t, l)
 }
