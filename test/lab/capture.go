@@ -1,12 +1,13 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"sync"
-	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -14,15 +15,13 @@ import (
 
 // Capture collects the IP packets that pass a device in either direction, as tcpdump would show them.
 type Capture struct {
-	where string
-	file  *os.File
-	done  chan struct{}
-	// stopping is set before the socket is closed, and makes errors of the reader its end.
-	stopping atomic.Bool
-	mu       sync.Mutex
-	packets  []Packet
-	changed  chan struct{} // closed and replaced whenever a packet arrives
-	err      error
+	where   string
+	file    *os.File
+	done    chan struct{}
+	mu      sync.Mutex
+	packets []Packet
+	changed chan struct{} // closed and replaced whenever a packet arrives
+	err     error
 }
 
 // Capture begins to collect at a device of the host. Stop ends it.
@@ -67,34 +66,42 @@ func (c *Capture) read() {
 		return
 	}
 	buf := make([]byte, 1<<17)
-	for {
+	var recvErr error
+	one := func(fd uintptr) bool {
 		var n int
 		var from unix.Sockaddr
-		var recvErr error
-		err := raw.Read(func(fd uintptr) bool {
-			n, from, recvErr = unix.Recvfrom(int(fd), buf, 0)
-			return !errors.Is(recvErr, unix.EAGAIN)
-		})
-		if err = errors.Join(err, recvErr); err != nil && c.stopping.Load() {
-			return
+		if n, from, recvErr = unix.Recvfrom(int(fd), buf, 0); recvErr == nil {
+			c.keep(buf[:n], from)
 		}
-		if err != nil {
-			c.fail(err)
-			return
-		}
-		p, ok := ParseIP(append([]byte(nil), buf[:n]...))
-		if !ok {
-			continue
-		}
-		if ll, isLL := from.(*unix.SockaddrLinklayer); isLL {
-			p.Outgoing = ll.Pkttype == unix.PACKET_OUTGOING
-		}
-		c.mu.Lock()
-		c.packets = append(c.packets, p)
-		close(c.changed)
-		c.changed = make(chan struct{})
-		c.mu.Unlock()
+		return !errors.Is(recvErr, unix.EAGAIN)
 	}
+	for recvErr == nil && err == nil {
+		err = raw.Read(one)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) { // Stop has set it; what had passed the device by then is in the queue
+		recvErr, err = nil, nil
+	}
+	for recvErr == nil && err == nil {
+		err = raw.Control(func(fd uintptr) { one(fd) })
+	}
+	if err = errors.Join(err, recvErr); !errors.Is(err, unix.EAGAIN) {
+		c.fail(err)
+	}
+}
+
+func (c *Capture) keep(raw []byte, from unix.Sockaddr) {
+	p, ok := ParseIP(bytes.Clone(raw))
+	if !ok {
+		return
+	}
+	if ll, isLL := from.(*unix.SockaddrLinklayer); isLL {
+		p.Outgoing = ll.Pkttype == unix.PACKET_OUTGOING
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.packets = append(c.packets, p)
+	close(c.changed)
+	c.changed = make(chan struct{})
 }
 
 func (c *Capture) fail(err error) {
@@ -126,11 +133,14 @@ func (c *Capture) Await(ctx context.Context, what string, match func(Packet) boo
 	}
 }
 
-// Stop ends the capture and returns what it collected. An error says that packets are missing.
+// Stop ends the capture and returns all that had passed the device. An error says that packets are missing.
 func (c *Capture) Stop() ([]Packet, error) {
-	lost, err := c.lost()
-	c.stopping.Store(true)
-	err = errors.Join(err, c.file.Close())
+	err := c.file.SetReadDeadline(time.Unix(0, 0)) // long past
+	if err == nil {
+		<-c.done
+	}
+	lost, lostErr := c.lost()
+	err = errors.Join(err, lostErr, c.file.Close())
 	<-c.done
 	c.mu.Lock()
 	defer c.mu.Unlock()
