@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ravencni/raven/pkg/version"
+)
+
+const examples = `  # Why this node drops packets, and live, every second:
+  ravenctl drops
+  ravenctl drops --watch=1s
+
+  # For programs:
+  ravenctl drops --all -o json`
+
+// command is the program with its outputs.
+type command struct {
+	out, err io.Writer
+	root     *cobra.Command
+	// output is text or json.
+	output string
+}
+
+func newCommand(out, err io.Writer) *command {
+	c := &command{out: out, err: err}
+	c.root = &cobra.Command{
+		Use:           "ravenctl",
+		Short:         "Look into Raven: what it does on a node, and what is wrong",
+		Example:       examples,
+		Args:          noArguments,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       version.String(),
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if c.output != "text" && c.output != "json" {
+				return usageError{fmt.Errorf("-o is %q: use text or json", c.output)}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	c.root.SetOut(out)
+	c.root.SetErr(err)
+	c.root.CompletionOptions.DisableDefaultCmd = true
+	c.root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+	})
+	c.root.PersistentFlags().StringVarP(&c.output, "output", "o", "text", "text: for people; json: for programs")
+	c.root.AddCommand(c.dropsCommand())
+	return c
+}
+
+func noArguments(cmd *cobra.Command, args []string) error {
+	if err := cobra.NoArgs(cmd, args); err != nil {
+		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+	}
+	return nil
+}
+
+func (c *command) run(ctx context.Context, args []string) error {
+	if args == nil {
+		args = []string{} // cobra takes nil for os.Args
+	}
+	c.root.SetArgs(args)
+	return c.root.ExecuteContext(ctx)
+}
+
+// print writes value as JSON, or calls text where people read.
+func (c *command) print(value any, text func(io.Writer) error) error {
+	if c.output != "json" {
+		return text(c.out)
+	}
+	e := json.NewEncoder(c.out)
+	e.SetIndent("", "  ")
+	if err := e.Encode(value); err != nil {
+		return fmt.Errorf("write JSON: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ravencni/raven/pkg/ctl/drops"
+)
+
+func (c *command) dropsCommand() *cobra.Command {
+	var all bool
+	var every time.Duration
+	cmd := &cobra.Command{
+		Use:   "drops",
+		Short: "Show why this node lets go of packets, by reason and place",
+		Long: "drops reads the counters of the BPF programs and of the nft table raven from the kernel; no agent is needed.\n" +
+			"With --watch it prints what was counted since the look before, until it is interrupted.",
+		Example: "  ravenctl drops\n  ravenctl drops --watch=1s\n  ravenctl drops --all -o json",
+		Args:    noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if every < 0 {
+				return usageError{fmt.Errorf("--watch is %s: it must be positive, such as 1s", every)}
+			}
+			counts, err := drops.Read(cmd.Context())
+			if err != nil {
+				return fmt.Errorf("%w (as root, in the node's network and mount namespaces?)", err)
+			}
+			if len(counts) == 0 {
+				return fmt.Errorf("nothing is counted here: neither Raven's programs nor its nft table are on this node; " +
+					"is raven-agent running, and is the node in a region?")
+			}
+			if every > 0 {
+				return c.watchDrops(cmd.Context(), counts, all, every)
+			}
+			return c.printDrops(drops.Seen(counts, all))
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "also what passed to the kernel and what was redirected")
+	cmd.Flags().DurationVarP(&every, "watch", "w", 0, "repeat at this interval, with what was counted in between")
+	return cmd
+}
+
+func (c *command) printDrops(counts []drops.Count) error {
+	if counts == nil {
+		counts = []drops.Count{} // [] rather than null
+	}
+	return c.print(counts, func(w io.Writer) error {
+		if len(counts) == 0 {
+			_, err := fmt.Fprintln(w, "nothing was dropped")
+			return err
+		}
+		return drops.Write(w, counts)
+	})
+}
+
+func (c *command) watchDrops(ctx context.Context, last []drops.Count, all bool, every time.Duration) error {
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case at := <-ticker.C:
+			now, err := drops.Read(ctx)
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			seen := drops.Seen(drops.Since(last, now), all)
+			last = now
+			if c.output != "json" {
+				if _, err := fmt.Fprintf(c.out, "%s\n", at.Format(time.TimeOnly)); err != nil {
+					return err
+				}
+			}
+			if err := c.printDrops(seen); err != nil {
+				return err
+			}
+		}
+	}
+}
