@@ -43,6 +43,14 @@ type AgentOptions struct {
 	Env []string
 }
 
+// RefuseBPF is the agent's flag to act as on a kernel that refuses its programs.
+const RefuseBPF = "--force-bpf-failure"
+
+// Accelerated tells whether agents of these options forward by eBPF.
+func (o AgentOptions) Accelerated() bool {
+	return o.Acceleration != "off" && !slices.Contains(o.Extra, RefuseBPF)
+}
+
 func (o AgentOptions) args(l *Lab, node string) []string {
 	manifests := cmp.Or(o.Manifests, l.Manifests())
 	args := []string{

@@ -9,9 +9,10 @@ import (
 )
 
 func TestANodeWhoseKernelRefusesBPFSaysSoAndWorksAlsoAfterAReboot(t *testing.T) {
-	l := withAgents(t, "refused", lab.Tutorial(), lab.AgentOptions{Acceleration: "auto", Extra: []string{"--force-bpf-failure"}})
+	l := withAgents(t, "refused", lab.Tutorial(), lab.AgentOptions{Acceleration: "auto", Extra: []string{lab.RefuseBPF}})
 	run(t, l, checks.SaysBaseline)
 	everyonesTraffic(t, l)
+	run(t, l, everywhere()...)
 	run(t, l, checks.SnapshotStart)
 }
 

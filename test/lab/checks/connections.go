@@ -59,7 +59,7 @@ func ShortConnections(h Histogram) Check {
 				return "", err
 			}
 			took := time.Since(began)
-			if accelerated := l.Options().Acceleration != "off"; accelerated != (redirected >= shortConnections) {
+			if accelerated := l.Options().Accelerated(); accelerated != (redirected >= shortConnections) {
 				return "", fmt.Errorf("%.0f packets were redirected at the worse end", redirected)
 			}
 			if err := s.count(ctx, h, firstPort, shortConnections); err != nil {

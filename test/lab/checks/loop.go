@@ -144,7 +144,7 @@ func divert(ctx context.Context, l *lab.Lab, family int, at, far *lab.Node) erro
 	if err != nil {
 		return err
 	}
-	if l.Options().Acceleration == "off" {
+	if !l.Options().Accelerated() {
 		return nil
 	}
 	return divertInFIB(h, family, like)

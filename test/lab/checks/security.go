@@ -68,7 +68,7 @@ func attacksOf(l *lab.Lab, family int) ([]attack, error) {
 	if family == 6 {
 		stranger = netip.MustParseAddr("2001:db8:bad::66")
 	}
-	accelerated := l.Options().Acceleration != "off"
+	accelerated := l.Options().Accelerated()
 	gatewayMAC, memberMAC := topology.VTEPMAC(ends["hangzhou-1"].node.IP4), topology.VTEPMAC(ends["hangzhou-2"].node.IP4)
 	// VXLAN itself goes over IPv4 here; the inner packet is of either family.
 	vxlan := func(host string, to netip.Addr) func() error {

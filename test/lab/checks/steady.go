@@ -121,7 +121,7 @@ func written(ctx context.Context, l *lab.Lab) (map[string]string, error) {
 				all["writes of "+s.Labels["applier"]+" on "+node] = fmt.Sprint(s.Value)
 			}
 		}
-		if l.Options().Acceleration == "off" {
+		if !l.Options().Accelerated() {
 			continue
 		}
 		for _, name := range steadyMaps {
