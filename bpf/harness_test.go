@@ -6,9 +6,11 @@ import (
 	"net/netip"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/vishvananda/netlink"
@@ -93,23 +95,33 @@ func (n *node) addDevice(name string) {
 	}
 }
 
+// The kernel's types and the compiled objects are read once for all tests: that is most of what loading takes.
+var (
+	kernelTypes = btf.NewCache()
+	objects     = map[string]func() (*ebpf.CollectionSpec, error){
+		"raven_from_pod":      sync.OnceValues(LoadFromPod),
+		"raven_from_overlay":  sync.OnceValues(LoadFromOverlay),
+		"raven_from_tunnel":   sync.OnceValues(LoadFromTunnel),
+		"raven_from_underlay": sync.OnceValues(LoadFromUnderlay),
+		"raven_xdp_underlay":  sync.OnceValues(LoadXdpUnderlay),
+	}
+)
+
 func (n *node) load(tunnelEthernet bool) {
 	n.t.Helper()
-	for name, load := range map[string]func() (*ebpf.CollectionSpec, error){
-		"raven_from_pod": LoadFromPod, "raven_from_overlay": LoadFromOverlay, "raven_from_tunnel": LoadFromTunnel,
-		"raven_from_underlay": LoadFromUnderlay, "raven_xdp_underlay": LoadXdpUnderlay,
-	} {
+	for name, load := range objects {
 		spec, err := load()
 		if err != nil {
 			n.t.Fatalf("read the object of %s: %v", name, err)
 		}
+		spec = spec.Copy()
 		if v := spec.Variables["raven_tunnel_ethernet"]; v != nil && tunnelEthernet {
 			if err := v.Set(uint8(1)); err != nil {
 				n.t.Fatalf("set raven_tunnel_ethernet: %v", err)
 			}
 		}
 		c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
-			Maps: ebpf.MapOptions{PinPath: "/sys/fs/bpf"}})
+			Maps: ebpf.MapOptions{PinPath: "/sys/fs/bpf"}, Cache: kernelTypes})
 		if err != nil {
 			var verifier *ebpf.VerifierError
 			if errors.As(err, &verifier) {

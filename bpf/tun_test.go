@@ -38,11 +38,29 @@ func newTunNode(t *testing.T) *tunNode {
 	n.index["wg0"] = l.Attrs().Index
 	n.put("raven_nexthops", uint32(slotTunnel), Nexthop{Group: 2, Ifindex: uint32(n.index["wg0"]), Mtu: testMTU,
 		Kind: NexthopTunnel, Flags: NexthopHealthy})
-	tcx, err := link.AttachTCX(link.TCXOptions{Interface: n.index["wg0"], Program: n.programs["raven_from_tunnel"],
-		Attach: ebpf.AttachTCXIngress})
-	must(t, err)
-	t.Cleanup(func() { must(t, tcx.Close()) })
+	n.attach("wg0", "raven_from_tunnel")
 	return &tunNode{node: n, tun: tun}
+}
+
+// attach puts a program at a device's ingress: by tcx, or by clsact where the kernel has no tcx.
+func (n *node) attach(device, program string) {
+	n.t.Helper()
+	tcx, err := link.AttachTCX(link.TCXOptions{Interface: n.index[device], Program: n.programs[program],
+		Attach: ebpf.AttachTCXIngress})
+	if err == nil {
+		n.t.Cleanup(func() { must(n.t, tcx.Close()) })
+		return
+	}
+	if !errors.Is(err, ebpf.ErrNotSupported) {
+		n.t.Fatalf("attach %s to %s: %v", program, device, err)
+	}
+	at := netlink.QdiscAttrs{LinkIndex: n.index[device], Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}
+	must(n.t, netlink.QdiscAdd(&netlink.Clsact{QdiscAttrs: at}))
+	must(n.t, netlink.FilterAdd(&netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{LinkIndex: n.index[device], Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1,
+			Priority: 1, Protocol: unix.ETH_P_ALL},
+		Fd: n.programs[program].FD(), Name: program, DirectAction: true,
+	}))
 }
 
 func openTun(t *testing.T, name string) *os.File {

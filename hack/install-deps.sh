@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what Raven's make targets need from Debian's packages, and nothing where all is there.
 #
-#   hack/install-deps.sh SET...      sets: build test demo generate
+#   hack/install-deps.sh SET...      sets: build test demo generate kernels
 #
 # Exit status: 0 all there; 1 something could not be installed; 4 this release has no such package (set generate).
 set -euo pipefail
@@ -41,9 +41,17 @@ needs() {
 			/usr/include/bpf/bpf_helpers.h libbpf-dev
 		LIST
 		;;
+	kernels) # other kernels, and what boots them
+		cat <<-'LIST'
+			qemu-system-x86_64 qemu-system-x86
+			depmod           kmod
+			dpkg-deb         dpkg
+			/usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
+		LIST
+		;;
 	demo) ;;
 	*)
-		echo "install-deps: there is no set $1; sets are: build test demo generate" >&2
+		echo "install-deps: there is no set $1; sets are: build test demo generate kernels" >&2
 		exit 2
 		;;
 	esac
@@ -57,7 +65,7 @@ have() {
 }
 
 missing=()
-for set in "${@:?name a set: build test demo generate}"; do
+for set in "${@:?name a set: build test demo generate kernels}"; do
 	listed=$(needs "$set")
 	while read -r what package; do
 		have "$what" || missing+=("$package")
