@@ -1,0 +1,265 @@
+package tunnel
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ravencni/raven/pkg/proxy/identity"
+	"github.com/ravencni/raven/pkg/proxy/metrics"
+	"github.com/ravencni/raven/pkg/proxy/refusal"
+)
+
+// maxPending bounds the tunnels that have not proved yet who they are; a stranger can hold no more.
+const maxPending = 256
+
+// HubOptions are what a Hub needs.
+type HubOptions struct {
+	Identity identity.Source
+	// Admit returns the gateway whose nodes are reached through the proxy on a node, or a *refusal.Error. What the peer says
+	// of itself does not matter: a tunnel serves the region that the cluster's objects put its node in.
+	Admit   func(node string) (gateway string, err error)
+	Metrics *metrics.Metrics
+	Log     *slog.Logger
+}
+
+// Hub is the side that edges dial.
+type Hub struct {
+	HubOptions
+	pending chan struct{}
+	group   sync.WaitGroup
+
+	mu       sync.Mutex
+	tunnels  map[*accepted]bool
+	draining bool
+}
+
+// accepted is one tunnel.
+type accepted struct {
+	gateway, node string
+	link          *link
+	client        *http.ClientConn
+	// streams that are open, for nodes; the client counts its other requests, too.
+	streams atomic.Int64
+	// retired takes no new streams; guarded by the hub's mutex, as is rtt.
+	retired bool
+	rtt     time.Duration
+}
+
+// NewHub makes a hub without tunnels.
+func NewHub(opts HubOptions) *Hub {
+	return &Hub{HubOptions: opts, pending: make(chan struct{}, maxPending), tunnels: map[*accepted]bool{}}
+}
+
+// Serve takes tunnels until the listener is closed. Close ends the tunnels themselves.
+func (h *Hub) Serve(listener net.Listener) error {
+	config := identity.Server(h.Identity, identity.Protocol)
+	for {
+		c, err := listener.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			return fmt.Errorf("accept reverse tunnels: %w", err)
+		}
+		select {
+		case h.pending <- struct{}{}:
+		default:
+			h.Metrics.Refused(metrics.FrontTunnel, refusal.Busy)
+			_ = c.Close() // nothing was said yet
+			continue
+		}
+		h.group.Go(func() {
+			t, err := h.accept(c, config)
+			<-h.pending
+			if err != nil {
+				e := refusal.Of(err)
+				h.Metrics.Refused(metrics.FrontTunnel, e.Reason)
+				h.Log.Warn("a reverse tunnel was refused", "source", c.RemoteAddr().String(), "error", err)
+				_ = c.Close()
+				return
+			}
+			h.keep(t)
+		})
+	}
+}
+
+// accept proves who is there and makes the tunnel known.
+func (h *Hub) accept(raw net.Conn, config *tls.Config) (*accepted, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), handshakeLimit)
+	defer cancel()
+	if err := keepAlive(raw); err != nil {
+		return nil, err
+	}
+	conn := tls.Server(raw, config)
+	if err := identity.Handshake(ctx, conn); err != nil {
+		return nil, err
+	}
+	leaf := conn.ConnectionState().PeerCertificates[0]
+	t := &accepted{link: newLink(conn)}
+	node, refused := identity.NodeOf(leaf)
+	if refused == nil {
+		t.node = node
+		t.gateway, refused = h.Admit(node)
+	}
+	var err error
+	if t.client, err = h.client(ctx, t.link); err != nil {
+		return nil, err
+	}
+	if refused != nil {
+		return nil, errors.Join(refused, t.refuse(ctx, refusal.Of(refused)))
+	}
+	if err := t.tell(ctx, pathWelcome, nil); err != nil {
+		return nil, fmt.Errorf("welcome the proxy of node %s: %w", t.node, errors.Join(err, t.link.Close()))
+	}
+	h.mu.Lock()
+	if h.draining {
+		h.mu.Unlock()
+		return nil, errors.Join(refusal.New(refusal.Off, "", "", "this proxy is about to end"), t.link.Close())
+	}
+	h.tunnels[t] = true
+	h.mu.Unlock()
+	h.Recheck() // whoever changed what Admit says has not seen this tunnel
+	// What proved the identity has an end; the edge replaces the tunnel long before.
+	time.AfterFunc(time.Until(leaf.NotAfter), func() { _ = t.link.Close() })
+	return t, nil
+}
+
+// client makes the HTTP/2 client on a connection.
+func (h *Hub) client(ctx context.Context, l *link) (*http.ClientConn, error) {
+	transport := &http.Transport{
+		Protocols: onlyHTTP2(), DisableCompression: true, MaxResponseHeaderBytes: maxHeader,
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return l, nil },
+		HTTP2: &http.HTTP2Config{
+			MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connectionWindow, MaxReadFrameSize: frameSize,
+			SendPingTimeout: silence, PingTimeout: pingLimit, WriteByteTimeout: userTimeout,
+		},
+	}
+	c, err := transport.NewClientConn(ctx, "http", "tunnel:80")
+	if err != nil {
+		return nil, fmt.Errorf("begin HTTP/2: %w", err)
+	}
+	return c, nil
+}
+
+// keep measures a tunnel's round trip and waits for its end.
+func (h *Hub) keep(t *accepted) {
+	h.Log.Info("a reverse tunnel is up", "gateway", t.gateway, "node", t.node)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	ticker := time.NewTimer(0)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-t.link.closed:
+			h.forget(t)
+			h.Log.Info("a reverse tunnel has ended", "gateway", t.gateway, "node", t.node)
+			return
+		case <-ticker.C:
+			begin := time.Now()
+			pinging, done := context.WithTimeout(ctx, pingLimit)
+			err := t.tell(pinging, pathPing, nil)
+			done()
+			if err != nil && t.client.Err() != nil {
+				_ = t.link.Close() // HTTP/2 has given it up
+				continue
+			}
+			h.mu.Lock()
+			if err == nil {
+				t.rtt = time.Since(begin)
+			}
+			idle := t.retired && t.streams.Load() == 0
+			h.mu.Unlock()
+			if idle {
+				_ = t.link.Close() // nobody needs it any more
+			}
+			ticker.Reset(silence)
+		}
+	}
+}
+
+func (h *Hub) forget(t *accepted) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.tunnels, t)
+}
+
+// Recheck asks Admit again for each tunnel: one that serves another region now, or none, takes no new streams; one whose
+// node has left the cluster ends at once.
+func (h *Hub) Recheck() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for t := range h.tunnels {
+		gateway, err := h.Admit(t.node)
+		switch {
+		case err != nil && refusal.Of(err).Reason == refusal.UnknownNode:
+			_ = t.link.Close()
+		case err != nil || gateway != t.gateway:
+			t.retired = true
+		default:
+			t.retired = false
+		}
+	}
+}
+
+// Tunnels lists what is connected, in no order.
+func (h *Hub) Tunnels() []metrics.Tunnel {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := make([]metrics.Tunnel, 0, len(h.tunnels))
+	for t := range h.tunnels {
+		out = append(out, metrics.Tunnel{Gateway: t.gateway, Node: t.node, RTT: t.rtt.Seconds(), Streams: int(t.streams.Load())})
+	}
+	return out
+}
+
+// Drain tells the edges to look for another proxy, and returns once no stream is open or ctx is done. Close the listener
+// before.
+func (h *Hub) Drain(ctx context.Context) {
+	h.mu.Lock()
+	h.draining = true
+	var all []*accepted
+	for t := range h.tunnels {
+		all = append(all, t)
+	}
+	h.mu.Unlock()
+	var group sync.WaitGroup
+	for _, t := range all {
+		group.Go(func() {
+			telling, cancel := context.WithTimeout(ctx, pingLimit)
+			defer cancel()
+			if err := t.tell(telling, pathLeaving, nil); err != nil {
+				h.Log.Info("an edge was not told that this proxy ends", "node", t.node, "error", err)
+			}
+		})
+	}
+	group.Wait()
+	const look = 100 * time.Millisecond
+	for h.streams() > 0 && await(ctx, look) == nil {
+	}
+}
+
+func (h *Hub) streams() (n int) {
+	for _, t := range h.Tunnels() {
+		n += t.Streams
+	}
+	return n
+}
+
+// Close ends every tunnel and waits for all that belongs to them.
+func (h *Hub) Close() {
+	h.mu.Lock()
+	h.draining = true
+	for t := range h.tunnels {
+		_ = t.link.Close()
+	}
+	h.mu.Unlock()
+	h.group.Wait()
+}
