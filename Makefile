@@ -50,7 +50,7 @@ lint: ## Check format, go.mod, vet, staticcheck and the rules of the house
 	@hack/house-rules.sh
 
 .PHONY: test
-test: test-unit test-bpf test-lab ## Run every test, with the race detector (root)
+test: test-unit test-proxy test-bpf test-lab ## Run every test, with the race detector (root)
 
 # The packages whose tests run against a real control plane.
 on_controlplane := ./test/cluster/... ./pkg/controller
@@ -58,7 +58,16 @@ on_controlplane := ./test/cluster/... ./pkg/controller
 .PHONY: test-unit
 test-unit: ## Test the packages under pkg/ and cmd/; parts that need the kernel skip without root
 	@hack/install-deps.sh test
-	go test -race $(TESTFLAGS) $$(go list ./pkg/... ./cmd/... | grep -vxF "$$(go list $(on_controlplane))")
+	go test -race $(TESTFLAGS) $$(go list ./pkg/... ./cmd/... | grep -vxF "$$(go list $(on_controlplane) ./pkg/proxy/...)")
+
+# How long each parser of the proxy is fed with made-up input.
+FUZZTIME ?= 4s
+.PHONY: test-proxy
+test-proxy: ## Test the L7 proxy in namespaces, without a cluster, and fuzz its parsers for FUZZTIME each (root)
+	$(as_root)
+	@hack/install-deps.sh test
+	go test -race $(TESTFLAGS) ./pkg/proxy/...
+	go test -run '^$$' -fuzz '^FuzzHost$$' -fuzztime $(FUZZTIME) ./pkg/proxy/target
 
 .PHONY: cluster-binaries
 cluster-binaries: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl for tests (once, about 15 minutes)

@@ -92,6 +92,11 @@ func (m *Metrics) Refused(front string, reason refusal.Reason) {
 	m.refused.WithLabelValues(front, string(refusal.Known(string(reason)))).Inc()
 }
 
+// RefusedCounter is the counter that Refused adds to.
+func (m *Metrics) RefusedCounter(front string, reason refusal.Reason) prometheus.Counter {
+	return m.refused.WithLabelValues(front, string(reason))
+}
+
 // DialFailed counts a failed attempt to connect a tunnel.
 func (m *Metrics) DialFailed(reason refusal.Reason) {
 	m.dialFails.WithLabelValues(string(refusal.Known(string(reason)))).Inc()

@@ -30,7 +30,7 @@ var chunks = sync.Pool{New: func() any { b := make([]byte, chunk); return &b }}
 func FromSocket(dst io.Writer, src net.Conn, wrote func(int) error) error {
 	sc, ok := src.(syscall.Conn)
 	if !ok {
-		return fromReader(dst, src, wrote)
+		return FromStream(dst, src, wrote)
 	}
 	raw, err := sc.SyscallConn()
 	if err != nil {
@@ -105,18 +105,6 @@ func FromStream(dst io.Writer, src io.Reader, wrote func(int) error) error {
 	}
 }
 
-func fromReader(dst io.Writer, src io.Reader, wrote func(int) error) error {
-	buf := chunks.Get().(*[]byte)
-	defer chunks.Put(buf)
-	for {
-		if _, err := pass(dst, src, *buf, wrote); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-	}
-}
-
 // pass reads once and writes what it read.
 func pass(dst io.Writer, src io.Reader, buf []byte, wrote func(int) error) (int, error) {
 	n, err := src.Read(buf)
@@ -133,10 +121,18 @@ func pass(dst io.Writer, src io.Reader, buf []byte, wrote func(int) error) (int,
 
 // Abort closes a connection so that the other side sees that something was cut off, and not an end.
 func Abort(c net.Conn) {
-	if l, ok := c.(interface{ SetLinger(int) error }); ok {
+	inner := c
+	for {
+		n, ok := inner.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		inner = n.NetConn()
+	}
+	if l, ok := inner.(interface{ SetLinger(int) error }); ok {
 		_ = l.SetLinger(0) // best effort: a connection that is closed already has nothing to reset
 	}
-	_ = c.Close()
+	_ = inner.Close()
 }
 
 // CloseWrite ends the sending direction, where the connection has one.

@@ -1,0 +1,142 @@
+package front
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"time"
+
+	"github.com/ravencni/raven/pkg/proxy/metrics"
+	"github.com/ravencni/raven/pkg/proxy/refusal"
+	"github.com/ravencni/raven/pkg/proxy/target"
+	"github.com/ravencni/raven/pkg/proxy/tunnel"
+)
+
+// defaultPort is HTTP's, for a Host without port.
+const defaultPort = 80
+
+// ServeHTTP carries HTTP requests to the node and port that their Host names, until the listener is closed.
+func (f *Front) ServeHTTP(l net.Listener) error {
+	transport := &http.Transport{
+		DialContext: f.dialNode, DisableCompression: true,
+		MaxIdleConns: 1024, MaxIdleConnsPerHost: 16, IdleConnTimeout: idleWeb, MaxResponseHeaderBytes: 1 << 20,
+	}
+	defer transport.CloseIdleConnections()
+	proxy := &httputil.ReverseProxy{
+		Transport: transport,
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host = "http", r.In.Context().Value(targetKey{}).(target.HostPort).String()
+			r.Out.Host = r.In.Host
+			r.SetXForwarded()
+		},
+		FlushInterval: -1, // streams and watches must not wait for more
+		ErrorLog:      slog.NewLogLogger(f.serverLog().Handler(), slog.LevelDebug),
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			to, _ := r.Context().Value(targetKey{}).(target.HostPort)
+			if r.Context().Err() != nil {
+				return // the client has gone
+			}
+			e := refusal.Of(err)
+			if e.Reason == refusal.Other {
+				e = refusal.New(refusal.TunnelLost, "", to.Host.String(), "%v", err)
+			}
+			refusal.Write(w, f.refuse(metrics.FrontHTTP, clientOf(r).source.String(), to, e))
+		},
+	}
+	return f.serveWeb(l, metrics.FrontHTTP, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := clientOf(r)
+		to, err := ParseHostHeader(r.Host)
+		if err == nil && r.Method == http.MethodConnect {
+			err = refusal.New(refusal.BadRequest, "", to.Host.String(), "this end takes no CONNECT")
+		}
+		if err == nil {
+			_, err = f.Directory.Find(to)
+		}
+		if err != nil {
+			refusal.Write(w, f.refuse(metrics.FrontHTTP, c.source.String(), to, err))
+			return
+		}
+		begin := time.Now()
+		f.Metrics.Opened(metrics.FrontHTTP)
+		defer f.Metrics.Closed(metrics.FrontHTTP)
+		up, down := f.Metrics.Counters(metrics.FrontHTTP)
+		r = r.WithContext(context.WithValue(r.Context(), targetKey{}, to))
+		if r.Body != nil && r.Body != http.NoBody {
+			r.Body = &countedBody{r.Body, func(n int) { up.Add(float64(n)) }}
+		}
+		counted := &countedWriter{ResponseWriter: w, add: func(n int) { down.Add(float64(n)) }}
+		proxy.ServeHTTP(counted, r)
+		f.Access.Info("request", "front", metrics.FrontHTTP, "source", c.source.String(), "target", to.String(), "method", r.Method,
+			"path", r.URL.EscapedPath(), "status", counted.status, "down", counted.total, "seconds", time.Since(begin).Seconds())
+	}), nil)
+}
+
+type targetKey struct{}
+
+// ParseHostHeader reads a Host header. The error is a *refusal.Error.
+func ParseHostHeader(host string) (target.HostPort, error) {
+	to, err := target.Parse(host, defaultPort)
+	if err == nil && (&url.URL{Host: to.String()}).Port() == "" {
+		err = refusal.New(refusal.BadTarget, "", "", "a Host without a port")
+	}
+	if err != nil {
+		return target.HostPort{}, refusal.New(refusal.BadTarget, "", "", "Host: %v", err)
+	}
+	return to, nil
+}
+
+// dialNode connects to host:port for the HTTP transport, which keeps connections by that name.
+func (f *Front) dialNode(ctx context.Context, _, address string) (net.Conn, error) {
+	to, err := target.Parse(address, 0)
+	if err != nil {
+		return nil, refusal.New(refusal.BadTarget, "", "", "%v", err)
+	}
+	route, err := f.Directory.Find(to)
+	if err != nil {
+		return nil, err
+	}
+	if len(route.Direct) > 0 {
+		return tunnel.ConnectNode(ctx, f.Dial, route.Gateway, to.Host.String(), route.Direct)
+	}
+	return f.Hub.Dial(ctx, route.Gateway, to)
+}
+
+type countedBody struct {
+	io.ReadCloser
+	add func(int)
+}
+
+// Read implements io.Reader.
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.add(n)
+	return n, err
+}
+
+type countedWriter struct {
+	http.ResponseWriter
+	add    func(int)
+	status int
+	total  int64
+}
+
+// Unwrap is for http.ResponseController: flushing and upgrading.
+func (w *countedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *countedWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (w *countedWriter) Write(p []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(p)
+	w.total += int64(n)
+	w.add(n)
+	return n, err
+}
