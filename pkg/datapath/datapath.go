@@ -5,6 +5,7 @@ package datapath
 import (
 	"context"
 
+	"github.com/ravencni/raven/pkg/datapath/accel/pintree"
 	"github.com/ravencni/raven/pkg/topology"
 	"github.com/ravencni/raven/pkg/tunnel"
 )
@@ -27,9 +28,9 @@ const (
 	// the kernel's rt_protos).
 	RouteProtocol = 114
 	// StateDir holds keys, snapshot and recorded sysctls.
-	StateDir = "/var/lib/raven"
+	StateDir = pintree.StateDir
 	// PinRoot is the folder of pinned BPF objects; the ABI version is a folder below it.
-	PinRoot = "/sys/fs/bpf/raven"
+	PinRoot = pintree.Root
 )
 
 // Host is what an Apply pass found out about this node's devices before the appliers ran.

@@ -4,23 +4,10 @@
 // docs/design/acceleration.md explains the order of writes and what survives a restart.
 package accel
 
-import (
-	"path/filepath"
-	"strconv"
-	"strings"
-)
+import "github.com/ravencni/raven/pkg/datapath/accel/pintree"
 
-// ABI is RAVEN_ABI of bpf/include/abi.h: the version of everything pinned.
-const ABI = 1
+// ABI is the version of everything pinned.
+const ABI = pintree.ABI
 
 // TreePath is the folder of this ABI's pinned objects: maps and programs under their own names, attachments below.
-func TreePath(pinRoot string) string {
-	return filepath.Join(pinRoot, "v"+strconv.Itoa(ABI))
-}
-
-// parseTree reads the ABI number of a tree's folder name.
-func parseTree(name string) (int, bool) {
-	number, ok := strings.CutPrefix(name, "v")
-	abi, err := strconv.Atoi(number)
-	return abi, ok && err == nil
-}
+func TreePath(pinRoot string) string { return pintree.TreePath(pinRoot) }

@@ -2,8 +2,8 @@ package accel
 
 import (
 	"errors"
-	"net/netip"
 
+	"github.com/ravencni/raven/pkg/datapath/accel/pintree"
 	"github.com/ravencni/raven/pkg/datapath/pods"
 	"github.com/ravencni/raven/pkg/topology"
 )
@@ -89,18 +89,8 @@ func podsOf(list []pods.Pod) map[address]podEntry {
 			continue
 		}
 		for _, addr := range p.Addrs {
-			entries[addressOf(addr)] = PodEntry(p)
+			entries[addressOf(addr)] = pintree.EntryOf(p)
 		}
 	}
 	return entries
 }
-
-// PodEntry renders a pod as an entry of raven_pods; PodKey renders its address.
-func PodEntry(p pods.Pod) podEntry {
-	return podEntry{
-		Ifindex: uint32(p.Index), Mac: macOf(p.MAC), GwMac: macOf(p.GatewayMAC), Mtu: uint16(max(0, min(p.MTU, 0xffff))),
-	}
-}
-
-// PodKey is the key of an address in raven_pods.
-func PodKey(addr netip.Addr) address { return addressOf(addr) }

@@ -11,11 +11,12 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/ravencni/raven/bpf"
+	"github.com/ravencni/raven/pkg/datapath/accel/pintree"
 )
 
 // Names of the programs, which are also those of their pins.
 const (
-	FromPod      = "raven_from_pod"
+	FromPod      = pintree.FromPod
 	FromOverlay  = "raven_from_overlay"
 	FromTunnel   = "raven_from_tunnel"
 	FromUnderlay = "raven_from_underlay"

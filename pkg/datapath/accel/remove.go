@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ravencni/raven/pkg/datapath/accel/attach"
+	"github.com/ravencni/raven/pkg/datapath/accel/pintree"
 	"github.com/ravencni/raven/pkg/datapath/rtnl"
 )
 
@@ -97,7 +98,7 @@ func (a *Applier) trees() ([]string, error) {
 	}
 	var trees []string
 	for _, e := range entries {
-		if _, ok := parseTree(e.Name()); ok {
+		if _, ok := pintree.ParseTree(e.Name()); ok {
 			trees = append(trees, filepath.Join(a.options.PinRoot, e.Name()))
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/ravencni/raven/bpf"
+	"github.com/ravencni/raven/pkg/datapath/accel/pintree"
 )
 
 // The shared structs of bpf/include/maps.h, as the generator rendered them from the first object; a test compares the
@@ -55,12 +56,7 @@ const (
 )
 
 // addressOf renders an address as the programs do: IPv4 mapped into ::ffff:0:0/96.
-func addressOf(a netip.Addr) address { return address{Bytes: a.As16()} }
+func addressOf(a netip.Addr) address { return pintree.AddressOf(a) }
 
 // macOf is all zero where mac is not six bytes long.
-func macOf(mac net.HardwareAddr) (b [6]byte) {
-	if len(mac) == len(b) {
-		copy(b[:], mac)
-	}
-	return b
-}
+func macOf(mac net.HardwareAddr) [6]byte { return pintree.MAC(mac) }

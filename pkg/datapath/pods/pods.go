@@ -57,7 +57,10 @@ func Discover(ctx context.Context, conn *rtnl.Conn, prefixes []netip.Prefix, in 
 		return nil, fmt.Errorf("open a netlink socket for routes: %w", err)
 	}
 	defer routes.Close()
-	d := discovery{conn: conn, routes: routes, prefixes: prefixes, devices: byIndex, namespaces: make(map[int]*namespace), in: in}
+	local := func(addr netip.Addr) bool {
+		return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
+	}
+	d := discovery{conn: conn, routes: routes, local: local, devices: byIndex, namespaces: make(map[int]*namespace), in: in}
 	var found []Pod
 	var errs []error
 	for _, host := range list {
@@ -80,10 +83,26 @@ func Discover(ctx context.Context, conn *rtnl.Conn, prefixes []netip.Prefix, in 
 	return found, errors.Join(errs...)
 }
 
+// Behind looks at the pod behind one veth, which Discover would find too, without a list of all devices. master is the
+// device that the veth is enslaved to, zero without one; local tells the addresses of this node's prefixes. A veth that
+// has none of them behind it gives a Pod without addresses.
+func Behind(conn *rtnl.Conn, veth, master device.Device, local func(netip.Addr) bool, in Inspector) (Pod, error) {
+	routes, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return Pod{}, fmt.Errorf("open a netlink socket for routes: %w", err)
+	}
+	defer routes.Close()
+	d := discovery{
+		conn: conn, routes: routes, local: local, namespaces: make(map[int]*namespace), in: in,
+		devices: map[int]device.Device{veth.Index: veth, master.Index: master},
+	}
+	return d.pod(veth)
+}
+
 type discovery struct {
 	conn       *rtnl.Conn
 	routes     *netlink.Handle
-	prefixes   []netip.Prefix
+	local      func(netip.Addr) bool
 	devices    map[int]device.Device
 	namespaces map[int]*namespace // by id, asked once each
 	in         Inspector
@@ -106,7 +125,7 @@ func (d *discovery) pod(host device.Device) (Pod, error) {
 	}
 	pod := Pod{Name: host.Name, Index: host.Index, MAC: peer.MAC, GatewayMAC: host.MAC, MTU: host.MTU}
 	for _, addr := range ns.addrs[host.Peer] {
-		if slices.ContainsFunc(d.prefixes, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+		if d.local(addr) {
 			pod.Addrs = append(pod.Addrs, addr)
 		}
 	}

@@ -121,6 +121,33 @@ func (c *Conn) dumpOnce(typ uint16, payload []byte) (out [][]byte, interrupted b
 	}
 }
 
+// Get asks for one object and returns the payload of the answer, or the kernel's error, such as ENODEV.
+func (c *Conn) Get(typ uint16, payload []byte) ([]byte, error) {
+	c.seq++
+	if err := c.send(appendMessage(nil, typ, unix.NLM_F_REQUEST, c.seq, payload)); err != nil {
+		return nil, err
+	}
+	for {
+		data, err := c.receive()
+		if err != nil {
+			return nil, err
+		}
+		for len(data) > 0 {
+			var m message
+			if m, data, err = nextMessage(data); err != nil {
+				return nil, err
+			}
+			switch {
+			case m.seq != c.seq:
+			case m.typ == unix.NLMSG_ERROR:
+				return nil, answerError(m)
+			default:
+				return append([]byte(nil), m.payload...), nil // it outlives the receive buffer
+			}
+		}
+	}
+}
+
 // Write sends the requests in order and returns one error per request, nil where it was carried out.
 func (c *Conn) Write(requests []Request) []error {
 	errs := make([]error, len(requests))

@@ -70,31 +70,64 @@ func (a *Attacher) ensureLink(program *ebpf.Program, hook Hook, typ link.Type,
 	}
 	id, _ := info.ID()
 
-	switch l, err := link.LoadPinnedLink(path, nil); {
-	case err == nil:
-		defer l.Close()
-		state, err := l.Info()
-		if err != nil {
-			return false, fmt.Errorf("read the pinned link %s: %w", path, err)
+	// Another process, of the agent and the CNI plugin, may do the same at the same time: then one of them meets the
+	// other's link, first unpinned and then pinned.
+	const most, step = 500 * time.Millisecond, 2 * time.Millisecond
+	enough := time.NewTimer(most)
+	defer enough.Stop()
+	tick := time.NewTicker(step)
+	defer tick.Stop()
+	for {
+		there, changed, err := a.keepLink(path, program, id, hook, typ)
+		if there || err != nil {
+			return changed, err
 		}
-		if state.Type == typ && deviceOf(state) == hook.Index {
-			if state.Program == id {
-				return false, nil
-			}
-			return true, l.Update(program)
+		changed, err = makeLink(path, attach)
+		// The kernel also says so of a link whose pin somebody removed, which ends only some time after its last user.
+		if !errors.Is(err, unix.EEXIST) {
+			return changed, err
 		}
-		// The device went and came again under the same number, or somebody detached the link.
-		if err := os.Remove(path); err != nil {
-			return false, fmt.Errorf("unpin the dead link %s: %w", path, err)
+		select {
+		case <-enough.C:
+			return false, err
+		case <-tick.C:
 		}
-	case !errors.Is(err, os.ErrNotExist):
-		return false, fmt.Errorf("open the pinned link %s (remove the file to have it made anew): %w", path, err)
 	}
+}
 
+// keepLink looks at the pinned link, and makes it run program. It reports whether there is one that serves.
+func (a *Attacher) keepLink(path string, program *ebpf.Program, id ebpf.ProgramID, hook Hook, typ link.Type) (there, changed bool, err error) {
+	l, err := link.LoadPinnedLink(path, nil)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, false, nil
+	}
+	if err != nil {
+		return false, false, fmt.Errorf("open the pinned link %s (remove the file to have it made anew): %w", path, err)
+	}
+	defer l.Close()
+	state, err := l.Info()
+	if err != nil {
+		return false, false, fmt.Errorf("read the pinned link %s: %w", path, err)
+	}
+	if state.Type == typ && deviceOf(state) == hook.Index {
+		if state.Program == id {
+			return true, false, nil
+		}
+		return true, true, l.Update(program)
+	}
+	// The device went and came again under the same number, or somebody detached the link.
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return false, false, fmt.Errorf("unpin the dead link %s: %w", path, err)
+	}
+	return false, false, nil
+}
+
+// makeLink attaches and pins.
+func makeLink(path string, attach func() (link.Link, error)) (bool, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return false, fmt.Errorf("make the folder of pinned links: %w", err)
 	}
-	l, err := whenEnded(attach)
+	l, err := attach()
 	if err != nil {
 		return false, err
 	}
@@ -104,26 +137,6 @@ func (a *Attacher) ensureLink(program *ebpf.Program, hook Hook, typ link.Type,
 		return false, fmt.Errorf("pin the link at %s: %w", path, err)
 	}
 	return true, nil
-}
-
-// whenEnded attaches, and waits a little while the kernel says that the very program is attached already: a link whose
-// pin somebody removed ends only some time after its last user.
-func whenEnded(attach func() (link.Link, error)) (l link.Link, err error) {
-	const most, step = 500 * time.Millisecond, 2 * time.Millisecond
-	enough := time.NewTimer(most)
-	defer enough.Stop()
-	tick := time.NewTicker(step)
-	defer tick.Stop()
-	for {
-		if l, err = attach(); !errors.Is(err, unix.EEXIST) {
-			return l, err
-		}
-		select {
-		case <-enough.C:
-			return nil, err
-		case <-tick.C:
-		}
-	}
 }
 
 // deviceOf is the index of the device that a link is attached to, 0 where the device has gone.
@@ -151,6 +164,52 @@ func (a *Attacher) removeLink(hook Hook) (bool, error) {
 		err = l.Close()
 	}
 	return true, errors.Join(err, os.Remove(path))
+}
+
+// State is what a pinned link does.
+type State struct {
+	// Device is the index of the device that it is attached to; 0: none, since the device has gone or somebody detached
+	// the link.
+	Device int
+	// Program that it runs.
+	Program ebpf.ProgramID
+}
+
+// State reads the pinned link of a hook; the error is os.ErrNotExist where there is none.
+func (a *Attacher) State(hook Hook) (State, error) {
+	l, err := link.LoadPinnedLink(hook.pin(a.Root), nil)
+	if err != nil {
+		return State{}, fmt.Errorf("open the pinned link of device %d: %w", hook.Index, err)
+	}
+	defer l.Close()
+	info, err := l.Info()
+	if err != nil {
+		return State{}, fmt.Errorf("read the pinned link of device %d: %w", hook.Index, err)
+	}
+	return State{Device: deviceOf(info), Program: info.Program}, nil
+}
+
+// Leave gives up the attachment of a device that is about to go, without the wait for the kernel that detaching costs.
+// Without one it does nothing. in must know the device.
+func (a *Attacher) Leave(hook Hook, in *Inspection) error {
+	if err := os.Remove(hook.pin(a.Root)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("unpin the link of device %d: %w", hook.Index, err)
+	}
+	_, err := a.removeFilter(hook.Index, in)
+	return err
+}
+
+// Runs is the id of our program in a device's clsact qdisc; 0: none.
+func (in *Inspection) Runs(index int) ebpf.ProgramID {
+	if state := in.tc[index]; state != nil {
+		return state.ours
+	}
+	return 0
+}
+
+// ForgetMarkers removes the markers of clsact qdiscs whose devices have gone, which exists tells.
+func (a *Attacher) ForgetMarkers(exists func(index int) bool) error {
+	return a.sweepMarkers(exists)
 }
 
 // Hooks lists the pinned links, sorted. A tree that does not exist has none.
@@ -219,7 +278,9 @@ func (a *Attacher) Retain(listed []Hook, keep map[Hook]bool, in *Inspection) (re
 			removed++
 		}
 	}
-	return removed, errors.Join(append(errs, a.sweepMarkers(in))...)
+	return removed, errors.Join(append(errs, a.sweepMarkers(func(index int) bool {
+		return in.tc[index] != nil && in.tc[index].hooks != ""
+	}))...)
 }
 
 // Adopt moves the pins of another ABI's tree into this one, where the programs are then replaced without a gap.
@@ -259,7 +320,7 @@ func (a *Attacher) marker(index int) string {
 }
 
 // sweepMarkers forgets the clsact qdiscs that went with their devices, or that others removed.
-func (a *Attacher) sweepMarkers(in *Inspection) error {
+func (a *Attacher) sweepMarkers(stays func(index int) bool) error {
 	entries, err := os.ReadDir(filepath.Join(a.Root, ClsactFolder))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -269,7 +330,7 @@ func (a *Attacher) sweepMarkers(in *Inspection) error {
 	}
 	for _, e := range entries {
 		index, err := strconv.Atoi(e.Name())
-		if err == nil && in.tc[index] != nil && in.tc[index].hooks != "" {
+		if err == nil && stays(index) {
 			continue
 		}
 		if err := os.Remove(filepath.Join(a.Root, ClsactFolder, e.Name())); err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -59,6 +60,15 @@ type tcState struct {
 // Inspect looks at all devices. own are the programs that are Raven's, tcx says whether the kernel has tcx. The
 // Inspection uses conn for as long as it is in use.
 func Inspect(conn *rtnl.Conn, tcx bool, own map[ebpf.ProgramID]bool) (*Inspection, error) {
+	return inspect(conn, tcx, own, func(int) bool { return true })
+}
+
+// InspectOnly is Inspect for some devices; it knows nothing of the others.
+func InspectOnly(conn *rtnl.Conn, tcx bool, own map[ebpf.ProgramID]bool, devices ...int) (*Inspection, error) {
+	return inspect(conn, tcx, own, func(index int) bool { return slices.Contains(devices, index) })
+}
+
+func inspect(conn *rtnl.Conn, tcx bool, own map[ebpf.ProgramID]bool, concerns func(int) bool) (*Inspection, error) {
 	in := &Inspection{conn: conn, tcx: tcx, own: own, tc: make(map[int]*tcState)}
 	messages, err := conn.Dump(unix.RTM_GETQDISC, make([]byte, tcmsgBytes))
 	if err != nil {
@@ -69,6 +79,9 @@ func Inspect(conn *rtnl.Conn, tcx bool, own map[ebpf.ProgramID]bool) (*Inspectio
 			continue
 		}
 		index, handle, parent := tcmsg(m)
+		if !concerns(index) {
+			continue
+		}
 		kind := kindOf(m)
 		state := in.state(index)
 		switch {

@@ -67,6 +67,21 @@ func List(c *rtnl.Conn, namespace int) ([]Device, error) {
 	return devices, nil
 }
 
+// Get returns one device of the connection's own namespace; the error is unix.ENODEV where there is none.
+func Get(c *rtnl.Conn, index int) (Device, error) {
+	payload := make([]byte, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(payload[4:], uint32(index))
+	message, err := c.Get(unix.RTM_GETLINK, rtnl.AppendUint32(payload, unix.IFLA_EXT_MASK, skipStats))
+	if err != nil {
+		return Device{}, fmt.Errorf("look at device %d: %w", index, err)
+	}
+	d, ok := parse(message)
+	if !ok {
+		return Device{}, fmt.Errorf("look at device %d: the kernel's answer is cut short", index)
+	}
+	return d, nil
+}
+
 func parse(m []byte) (Device, bool) {
 	if len(m) < unix.SizeofIfInfomsg {
 		return Device{}, false
