@@ -1,0 +1,23 @@
+// Command raven-cni is the chained CNI plugin that accelerates a pod from its start. The runtime calls it; by hand:
+//
+//	raven-cni --version
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/containernetworking/cni/pkg/skel"
+
+	"github.com/ravencni/raven/pkg/cni"
+	"github.com/ravencni/raven/pkg/version"
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "--version" {
+		fmt.Println(cni.Type, "version", version.String())
+		return
+	}
+	var p cni.Plugin
+	skel.PluginMainFuncs(p.Funcs(), cni.Versions, "CNI plugin "+cni.Type+" "+version.String())
+}
