@@ -71,6 +71,7 @@ func daemon(ctx context.Context, s *settings, log *slog.Logger) error {
 	var pages sync.WaitGroup
 	pages.Go(func() { agent.Serve(serving, "metrics", s.metricAddr, pageOf("/metrics", p.Metrics.Handler()), log) })
 	pages.Go(func() { agent.Serve(serving, "health", s.healthAddr, health.Handler(a.Heart(), a.View), log) })
+	pages.Go(func() { serveTools(serving, s, p, a, drops, programs, log) })
 	err = a.Run(ctx)
 	stop()
 	pages.Wait()

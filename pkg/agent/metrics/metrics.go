@@ -36,6 +36,7 @@ type Metrics struct {
 	runs     *prometheus.CounterVec
 	changes  *prometheus.CounterVec
 	duration prometheus.Histogram
+	ledger   ledger
 }
 
 // New makes the registry. version goes into raven_build_info.
@@ -79,6 +80,7 @@ func (m *Metrics) Ran(applier string, changes int, err error) {
 	m.runs.WithLabelValues(applier, result).Inc()
 	// Also with 0: a series that is there from the start shows that nothing changed.
 	m.changes.WithLabelValues(applier).Add(float64(changes))
+	m.ledger.add(applier, changes, err)
 }
 
 // Passed records the duration of a pass in seconds.
