@@ -14,12 +14,12 @@ COPY . .
 ARG VERSION=unknown
 RUN CGO_ENABLED=0 go build -trimpath \
       -ldflags "-s -w -X github.com/ravencni/raven/pkg/version.version=${VERSION}" \
-      -o /out/ ./cmd/raven-agent
+      -o /out/ ./cmd/raven-agent ./cmd/ravenctl
 
 FROM debian:12-slim
 RUN apt-get update \
  && apt-get install -y --no-install-recommends iptables kmod \
  && rm -rf /var/lib/apt/lists/*
-COPY --from=build /out/raven-agent /usr/local/bin/raven-agent
+COPY --from=build /out/raven-agent /out/ravenctl /usr/local/bin/
 COPY LICENSE bpf/LICENSE-BSD-2-Clause bpf/LICENSE-GPL-2.0 /usr/share/doc/raven/
 ENTRYPOINT ["/usr/local/bin/raven-agent"]

@@ -8,10 +8,18 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ravencni/raven/pkg/datapath"
 	"github.com/ravencni/raven/pkg/version"
 )
 
-const examples = `  # Why this node drops packets, and live, every second:
+const examples = `  # What this node does, and what is wrong with it:
+  ravenctl status
+  ravenctl doctor
+
+  # The same for another node of the cluster, by kubectl exec into its agent's pod:
+  ravenctl doctor --node edge-1
+
+  # Why this node drops packets, and live, every second:
   ravenctl drops
   ravenctl drops --watch=1s
 
@@ -24,6 +32,9 @@ type command struct {
 	root     *cobra.Command
 	// output is text or json.
 	output string
+	// node is another node that the command is to run on.
+	node     string
+	stateDir string
 }
 
 func newCommand(out, err io.Writer) *command {
@@ -51,7 +62,9 @@ func newCommand(out, err io.Writer) *command {
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
 	c.root.PersistentFlags().StringVarP(&c.output, "output", "o", "text", "text: for people; json: for programs")
-	c.root.AddCommand(c.dropsCommand())
+	c.root.PersistentFlags().StringVar(&c.node, "node", "", "run the command on this node of the cluster, by kubectl exec into the agent's pod")
+	c.root.PersistentFlags().StringVar(&c.stateDir, "state-dir", datapath.StateDir, "the agent's state folder, where its socket is")
+	c.root.AddCommand(c.statusCommand(), c.doctorCommand(), c.dropsCommand())
 	return c
 }
 
@@ -65,6 +78,12 @@ func noArguments(cmd *cobra.Command, args []string) error {
 func (c *command) run(ctx context.Context, args []string) error {
 	if args == nil {
 		args = []string{} // cobra takes nil for os.Args
+	}
+	if rest, node, ok := withoutNode(args); ok && node != "" {
+		if err := kubectlFound(); err != nil {
+			return err
+		}
+		return c.onNode(ctx, node, rest)
 	}
 	c.root.SetArgs(args)
 	return c.root.ExecuteContext(ctx)

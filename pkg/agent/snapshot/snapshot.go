@@ -73,6 +73,20 @@ func (s *Store) Load() (*source.Input, error) {
 	return &source.Input{State: *c.State, Throws: c.Throws}, nil
 }
 
+// Read returns the last good input of a state folder and when it was saved, and changes nothing, for readers beside the
+// agent. The error is fs.ErrNotExist where there is none.
+func Read(stateDir string) (*source.Input, time.Time, error) {
+	raw, err := os.ReadFile(filepath.Join(stateDir, FileName))
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("read the snapshot: %w", err)
+	}
+	env, c, err := decode(raw)
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("use the snapshot in %s: %w", stateDir, err)
+	}
+	return &source.Input{State: *c.State, Throws: c.Throws}, env.Saved, nil
+}
+
 func decode(raw []byte) (*envelope, *content, error) {
 	var env envelope
 	if err := json.Unmarshal(raw, &env); err != nil {

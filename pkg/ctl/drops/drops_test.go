@@ -2,7 +2,6 @@ package drops
 
 import (
 	"bytes"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -10,7 +9,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/ravencni/raven/bpf"
-	"github.com/ravencni/raven/pkg/ctl/table"
+	"github.com/ravencni/raven/pkg/ctl/recorded"
 	"github.com/ravencni/raven/pkg/datapath/filter"
 )
 
@@ -86,27 +85,5 @@ func TestTheTableIsAsRecordedAndFits(t *testing.T) {
 	if err := Write(&b, counts); err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(b.String()) {
-		if len(strings.TrimSuffix(line, "\n")) > table.Width {
-			t.Errorf("wider than %d columns: %q", table.Width, line)
-		}
-	}
-	golden(t, "testdata/drops.txt", b.Bytes())
-}
-
-// golden compares with a recorded file; RAVEN_GOLDEN=write records it anew.
-func golden(t *testing.T, file string, got []byte) {
-	t.Helper()
-	if os.Getenv("RAVEN_GOLDEN") == "write" {
-		if err := os.WriteFile(file, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("not as recorded in %s:\n%s", file, got)
-	}
+	recorded.Compare(t, "testdata/drops.txt", b.Bytes())
 }

@@ -13,7 +13,7 @@ const Width = 100
 // gap is the number of blanks between columns.
 const gap = 2
 
-// narrowest is the least that the last column is squeezed to; a table whose other columns leave less runs wider.
+// narrowest is the least that the last column is squeezed to; then the others are cut.
 const narrowest = 20
 
 // Table has a heading and rows of as many cells. The zero value is an empty table without a heading.
@@ -52,16 +52,13 @@ func (t *Table) Write(w io.Writer) error {
 			widths[i] = max(widths[i], utf8.RuneCountInString(row[i]))
 		}
 	}
-	before := 0
-	for _, n := range widths[:len(widths)-1] {
-		before += n + gap
-	}
-	room := max(narrowest, Width-before)
+	before := squeeze(widths)
+	room := max(1, Width-before)
 	var b strings.Builder
 	for _, row := range all {
 		for i, cell := range row {
 			if i < len(row)-1 {
-				b.WriteString(pad(cell, widths[i]+gap))
+				b.WriteString(pad(cut(cell, widths[i]), widths[i]+gap))
 				continue
 			}
 			for j, line := range Wrap(cell, room) {
@@ -77,15 +74,57 @@ func (t *Table) Write(w io.Writer) error {
 	return err
 }
 
+// squeeze narrows the widest columns but the last until that has room, and returns what all but the last take.
+func squeeze(widths []int) int {
+	firsts := widths[:len(widths)-1]
+	before := 0
+	for _, n := range firsts {
+		before += n + gap
+	}
+	need := min(narrowest, widths[len(widths)-1])
+	for before > Width-need && len(firsts) > 0 {
+		widest := 0
+		for i := range firsts {
+			if firsts[i] > firsts[widest] {
+				widest = i
+			}
+		}
+		if firsts[widest] <= 1 {
+			break
+		}
+		firsts[widest]--
+		before--
+	}
+	return before
+}
+
+// cut shortens a cell that is too wide.
+func cut(s string, to int) string {
+	runes := []rune(s)
+	if len(runes) <= to {
+		return s
+	}
+	return string(runes[:to-1]) + "…"
+}
+
 func pad(s string, to int) string {
 	return s + strings.Repeat(" ", max(0, to-utf8.RuneCountInString(s)))
 }
 
-// Wrap breaks text at blanks into lines of at most width; a longer word keeps a line of its own.
+// Wrap breaks text at blanks into lines of at most width, and a longer word where it must.
 func Wrap(text string, width int) []string {
 	var lines []string
 	line := ""
 	for _, word := range strings.Fields(text) {
+		for utf8.RuneCountInString(word) > width {
+			if line != "" {
+				lines = append(lines, line)
+				line = ""
+			}
+			runes := []rune(word)
+			lines = append(lines, string(runes[:width]))
+			word = string(runes[width:])
+		}
 		switch {
 		case line == "":
 			line = word

@@ -37,3 +37,15 @@ func TestAnEmptyTablePrintsNothing(t *testing.T) {
 		t.Errorf("%q, %v", b.String(), err)
 	}
 }
+
+func TestColumnsThatAreTooWideAreCut(t *testing.T) {
+	tab := Table{}
+	tab.Add(strings.Repeat("a", 63), strings.Repeat("b", 63), "the end of it")
+	var b strings.Builder
+	if err := tab.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.String(); len([]rune(got)) > Width+1 || !strings.Contains(got, "a…  b") || !strings.HasSuffix(got, "  the end of it\n") {
+		t.Errorf("%q", got)
+	}
+}
