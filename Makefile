@@ -26,8 +26,10 @@ build: ## Build all binaries into bin/
 	@echo "building $(VERSION) into bin/ (the first time some minutes: it fetches and compiles the Go modules)"
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/... ./test/lab/cmd/... ./bench/cmd/...
 
-.PHONY: generate generate-api generate-bpf
-generate: generate-api generate-bpf ## Make deepcopy, CRDs and BPF objects anew
+.PHONY: generate generate-api generate-bpf generate-chart
+generate: generate-api generate-chart generate-bpf ## Make deepcopy, CRDs, the chart's templates and BPF objects anew
+generate-chart:
+	go run ./hack/render --chart manifests/charts/raven-agent
 generate-api:
 	go tool controller-gen object crd:crdVersions=v1 paths=./pkg/apis/raven/... output:crd:dir=manifests/crds
 	@# Said in so many words, so that applying it takes away another conversion that the CRD had before.
@@ -116,3 +118,17 @@ demo: build ## Three regions talk: start the lab, check it, show a table (root);
 demo-down: build ## Remove a lab that make demo KEEP=1 left up (root)
 	$(as_root)
 	@bin/raven-lab down
+
+# Where the images of `make deploy` come from: REPOSITORY/raven-agent:VERSION and REPOSITORY/raven-controller:VERSION.
+REPOSITORY ?= ravencni
+
+.PHONY: manifests
+manifests: ## Write all of Raven's manifests for REPOSITORY and VERSION to dist/raven.yaml
+	@mkdir -p dist
+	go run ./hack/render --repository '$(REPOSITORY)' --version '$(VERSION)' --vpn-driver '$(VPN_DRIVER)' manifests/install >dist/raven.yaml
+
+.PHONY: deploy undeploy
+deploy: ## Install Raven on the cluster that kubectl reaches: VPN_DRIVER=wireguard make deploy
+	@REPOSITORY='$(REPOSITORY)' VERSION='$(VERSION)' hack/deploy.sh deploy
+undeploy: ## Clean every node and delete Raven from the cluster; CRDS=delete deletes the Gateways, too
+	@REPOSITORY='$(REPOSITORY)' VERSION='$(VERSION)' hack/deploy.sh undeploy

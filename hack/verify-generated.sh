@@ -25,9 +25,9 @@ git ls-files -z --cached --others --exclude-standard --deduplicate |
 	tar --create --null --files-from=- | tar --extract --directory="$work/committed"
 cp -a "$work/committed" "$work/generated"
 cd "$work/generated"
-rm -f manifests/crds/*.yaml pkg/apis/raven/*/zz_generated.*.go
+rm -f manifests/crds/*.yaml manifests/charts/raven-agent/templates/* pkg/apis/raven/*/zz_generated.*.go
 [[ $target != generate ]] || rm -f bpf/*_bpfel.go bpf/*_bpfel.o
-make --no-print-directory "$target"
+make --no-print-directory "$target" generate-chart
 cd "$work"
 if ! diff -r committed generated; then
 	echo "verify-generated: these files are not what the generators make: run 'make generate' and commit the result" >&2

@@ -63,7 +63,7 @@ func newCommand(out, err io.Writer) *command {
 	})
 	c.options.register(c.root.Flags())
 	c.root.Flags().SortFlags = false
-	c.root.AddCommand(deviceCommand())
+	c.root.AddCommand(deviceCommand(), tunnelsCommand(), idleCommand())
 	return c
 }
 

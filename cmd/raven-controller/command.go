@@ -76,6 +76,7 @@ func newCommand(out, err io.Writer) *command {
 	f.StringVar(&c.options.MetricsAddress, "metric-bind-addr", ":10266", "address of /metrics; 0: none")
 	f.StringVar(&c.options.HealthAddress, "health-probe-addr", ":10276", "address of /healthz and /readyz; 0: none")
 	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
+	c.root.AddCommand(c.cleanNodesCommand())
 	return c
 }
 

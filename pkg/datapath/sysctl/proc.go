@@ -7,10 +7,17 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // root is where the kernel shows sysctls; those below net are of the calling thread's network namespace.
 const root = "/proc/sys"
+
+// hostRoot is where a container finds the host's sysctls writable: runtimes mount /proc/sys read-only in every container
+// that is not privileged, and the manifests mount the host's /proc/sys/net here. They, too, are of the calling thread's
+// network namespace.
+var hostRoot = "/host/proc/sys"
 
 // Read returns the value of a key such as net/ipv4/ip_forward. A key that the kernel does not have gives an error that
 // wraps fs.ErrNotExist.
@@ -25,6 +32,9 @@ func Read(key string) (string, error) {
 // Write sets a key.
 func Write(key, value string) error {
 	f, err := os.OpenFile(filepath.Join(root, key), os.O_WRONLY, 0)
+	if errors.Is(err, unix.EROFS) {
+		f, err = os.OpenFile(filepath.Join(hostRoot, key), os.O_WRONLY, 0)
+	}
 	if err != nil {
 		return fmt.Errorf("set sysctl %s=%s: %w", key, value, err)
 	}

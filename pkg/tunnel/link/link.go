@@ -165,15 +165,3 @@ func asPlanned(a netlink.Addr) bool {
 func hostNet(ip netip.Addr) *net.IPNet {
 	return &net.IPNet{IP: ip.AsSlice(), Mask: net.CIDRMask(ip.BitLen(), ip.BitLen())}
 }
-
-// Quieten takes every address but the link-local ones from l and sets it down.
-func Quieten(l netlink.Link) (changes int, err error) {
-	changes, err = applyAddresses(l, nil)
-	if l.Attrs().Flags&net.FlagUp == 0 {
-		return changes, err
-	}
-	if downErr := netlink.LinkSetDown(l); downErr != nil {
-		return changes, errors.Join(err, fmt.Errorf("set down device %s: %w", l.Attrs().Name, downErr))
-	}
-	return changes + 1, err
-}

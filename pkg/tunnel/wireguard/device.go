@@ -11,8 +11,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-	"golang.zx2c4.com/wireguard/wgctrl"
-	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/ravencni/raven/pkg/tunnel/link"
 )
@@ -99,8 +97,11 @@ func (d *Driver) makeDevice(ctx context.Context) (netlink.Link, int, error) {
 		}
 	}
 	if d.opts.External {
-		return nil, 0, fmt.Errorf("this kernel has no WireGuard and no process serves the device %s: see that the process which "+
-			"holds the tunnels (DaemonSet raven-tunnel-ds) runs on this node", name)
+		if err := d.request(ctx); err != nil {
+			return nil, 0, err
+		}
+		l, err := d.mustFind()
+		return l, 1, err
 	}
 	return d.startDevice(ctx)
 }
@@ -145,16 +146,13 @@ func (d *Driver) mustFind() (netlink.Link, error) {
 	return l, err
 }
 
-// remove takes the device and its process away and returns the number of writes. An external process keeps its device,
-// since it would only be started again, but without key, peers and addresses, and down.
+// remove takes the device and its process away and returns the number of writes. An external process (Hold) ends serving
+// with its device and lives on.
 func (d *Driver) remove(ctx context.Context) (changes int, err error) {
 	d.wanted, d.refused = nil, nil
-	l, err := link.Find(d.opts.Device)
-	if err != nil {
+	// First of all, or an external process would make the device again.
+	if err := removeAll(filepath.Join(d.opts.StateDir, requestFile)); err != nil {
 		return 0, err
-	}
-	if l != nil && d.opts.External && l.Type() == userspaceDevice {
-		return d.quieten(ctx, l)
 	}
 	process, err := recordedProcess(d.opts.StateDir)
 	if err != nil {
@@ -182,30 +180,6 @@ func (d *Driver) remove(ctx context.Context) (changes int, err error) {
 	}
 	d.memory = nil
 	return changes, nil
-}
-
-// quieten makes an external process's device carry nothing.
-func (d *Driver) quieten(ctx context.Context, l netlink.Link) (changes int, err error) {
-	if err := answers(ctx, d.opts.Device); err != nil {
-		return 0, err
-	}
-	client, err := wgctrl.New()
-	if err != nil {
-		return 0, fmt.Errorf("open WireGuard's control interface: %w", err)
-	}
-	defer client.Close()
-	have, err := client.Device(d.opts.Device)
-	if err != nil {
-		return 0, fmt.Errorf("read the configuration of %s: %w", d.opts.Device, err)
-	}
-	if len(have.Peers) > 0 || have.PrivateKey != (wgtypes.Key{}) {
-		if err := client.ConfigureDevice(d.opts.Device, wgtypes.Config{PrivateKey: &wgtypes.Key{}, ReplacePeers: true}); err != nil {
-			return 0, fmt.Errorf("take key and peers from %s: %w", d.opts.Device, err)
-		}
-		changes++
-	}
-	n, err := link.Quieten(l)
-	return changes + n, err
 }
 
 // removeFiles deletes what the driver wrote, the key excepted, and the socket folder if nobody else uses it.

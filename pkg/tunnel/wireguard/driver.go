@@ -39,8 +39,8 @@ type Options struct {
 	// Command starts the process of the userspace device, which must call RunDevice for Device; empty means the running
 	// executable with the arguments wireguard-device --name <Device>.
 	Command []string
-	// External: the userspace device's process is somebody else's, such as a container of its own. The driver then
-	// configures it, and neither starts nor ends it.
+	// External: the userspace device's process is somebody else's, such as a container of its own. The driver then asks
+	// for it by a file in StateDir (see Hold) and configures it, and neither starts nor ends it.
 	External bool
 	// Userspace leaves the kernel's own WireGuard aside even where there is one, for comparisons.
 	Userspace bool

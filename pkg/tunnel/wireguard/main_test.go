@@ -13,11 +13,11 @@ import (
 )
 
 // TestMain lets the test binary be the processes that the tests need: a userspace device, started with the arguments
-// that raven-agent takes, and an agent that applies one plan and waits to be killed.
+// that raven-agent takes, one that serves on request, and an agent that applies one plan and waits to be killed.
 func TestMain(m *testing.M) {
 	var role func(args []string) error
 	if len(os.Args) > 1 {
-		role = map[string]func([]string) error{"wireguard-device": serveDevice, "agent": beAgent}[os.Args[1]]
+		role = map[string]func([]string) error{"wireguard-device": serveDevice, "hold": hold, "agent": beAgent}[os.Args[1]]
 	}
 	if role == nil {
 		os.Exit(m.Run())
@@ -33,6 +33,12 @@ func serveDevice(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	return RunDevice(ctx, DeviceOptions{Name: args[1]})
+}
+
+func hold(args []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	return Hold(ctx, HoldOptions{StateDir: args[0]})
 }
 
 func beAgent(args []string) error {

@@ -377,52 +377,6 @@ func TestARecordOfAnotherProcessEndsNobody(t *testing.T) {
 	}
 }
 
-func TestAnExternalProcessIsUsedAndNeverStartedNorEnded(t *testing.T) {
-	needsUserspace(t)
-	h := newHost(t, "a").serve(Options{External: true})
-	p := plan("a", "192.0.2.1", peerAt("b", newPublicKey(t), "192.0.2.2:4500", 0, "10.2.0.0/24"))
-	err := h.try(func() error {
-		_, err := h.Apply(context.Background(), p)
-		return err
-	})
-	if err == nil || !strings.Contains(err.Error(), "raven-tunnel-ds") {
-		t.Fatalf("Apply without a process: %v", err)
-	}
-	var other *exec.Cmd
-	h.do(func() error {
-		other = exec.Command("/proc/self/exe", "wireguard-device", "--name", DefaultDevice)
-		return other.Start()
-	})
-	ended := make(chan error, 1)
-	go func() { ended <- other.Wait() }()
-	if err := await(t.Context(), waitLong, func() bool { return h.try(func() error { return answers(t.Context(), DefaultDevice) }) == nil }); err != nil {
-		t.Fatal("the external process does not answer")
-	}
-	h.apply(p, -1)
-	h.apply(p, 0)
-	if got := len(h.device().Peers); got != 1 {
-		t.Errorf("%d peers", got)
-	}
-	h.apply(&topology.Plan{}, 3) // key and peers, the address, down
-	h.apply(&topology.Plan{}, 0)
-	if got := h.run("wg", "showconf", DefaultDevice); strings.Contains(got, "Peer") || strings.Contains(got, "PrivateKey") {
-		t.Errorf("a lost role leaves\n%s", got)
-	}
-	h.apply(p, -1)
-	h.do(func() error { return h.Cleanup(context.Background()) })
-	select {
-	case err := <-ended:
-		t.Fatalf("the external process has ended: %v", err)
-	default:
-	}
-	if err := other.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-ended; err != nil {
-		t.Errorf("the external process failed: %v", err)
-	}
-}
-
 func TestTimeToApplyGrowsLinearlyWithPeers(t *testing.T) {
 	h := newHost(t, "a").serve(Options{})
 	peers := func(n int) *topology.Plan {
