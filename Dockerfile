@@ -1,25 +1,27 @@
-# The image of the node daemon:
+# Raven's images, for those who have a container engine; `make image` makes the same ones without:
 #
-#   docker build --build-arg VERSION="$(git describe --tags --always)" -t raven-agent .
+#   docker build --target raven-agent      --build-arg VERSION="$(git describe --tags --always)" -t ravencni/raven-agent .
+#   docker build --target raven-controller --build-arg VERSION="$(git describe --tags --always)" -t ravencni/raven-controller .
 #
-# The binary is static and needs nothing around it. The base is not empty because two programs must speak for the host:
-# iptables-legacy, where the host filters with it, and modprobe, where nf_conntrack is a module that nobody has loaded
-# (mount the host's /lib/modules). docs/design/image.md says more.
+# Both are built on nothing: the controller is one static program, and beside the agent lie only those Debian packages
+# that it calls for, unpacked. docs/design/image.md says why.
 
-FROM golang:1.26-bookworm AS build
+FROM --platform=$BUILDPLATFORM golang:1.26-bookworm AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 ARG VERSION=unknown
-RUN CGO_ENABLED=0 go build -trimpath \
-      -ldflags "-s -w -X github.com/ravencni/raven/pkg/version.version=${VERSION}" \
-      -o /out/ ./cmd/raven-agent ./cmd/ravenctl
+ARG TARGETARCH
+RUN VERSION="$VERSION" hack/image/build.sh --rootfs raven-agent "$TARGETARCH" /rootfs/agent \
+ && VERSION="$VERSION" hack/image/build.sh --rootfs raven-controller "$TARGETARCH" /rootfs/controller
 
-FROM debian:12-slim
-RUN apt-get update \
- && apt-get install -y --no-install-recommends iptables kmod \
- && rm -rf /var/lib/apt/lists/*
-COPY --from=build /out/raven-agent /out/ravenctl /usr/local/bin/
-COPY LICENSE bpf/LICENSE-BSD-2-Clause bpf/LICENSE-GPL-2.0 /usr/share/doc/raven/
+FROM scratch AS raven-controller
+COPY --from=build /rootfs/controller /
+USER 65532:65532
+ENTRYPOINT ["/usr/local/bin/raven-controller"]
+
+FROM scratch AS raven-agent
+COPY --from=build /rootfs/agent /
+ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 ENTRYPOINT ["/usr/local/bin/raven-agent"]

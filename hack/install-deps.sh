@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what Raven's make targets need from Debian's packages, and nothing where all is there.
 #
-#   hack/install-deps.sh SET...      sets: build test demo generate kernels
+#   hack/install-deps.sh SET...      sets: build test demo generate kernels image
 #
 # Exit status: 0 all there; 1 something could not be installed; 4 this release has no such package (set generate).
 set -euo pipefail
@@ -29,6 +29,7 @@ needs() {
 	test) # the race detector links with C
 		cat <<-'LIST'
 			sysctl           procps
+			setpriv          util-linux
 			sockperf         sockperf
 			gcc              gcc
 			/usr/include/stdlib.h libc6-dev
@@ -49,9 +50,12 @@ needs() {
 			/usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
 		LIST
 		;;
+	image) # Debian's packages for other processors, too
+		echo /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
+		;;
 	demo) ;;
 	*)
-		echo "install-deps: there is no set $1; sets are: build test demo generate kernels" >&2
+		echo "install-deps: there is no set $1; sets are: build test demo generate kernels image" >&2
 		exit 2
 		;;
 	esac
@@ -65,7 +69,7 @@ have() {
 }
 
 missing=()
-for set in "${@:?name a set: build test demo generate kernels}"; do
+for set in "${@:?name a set: build test demo generate kernels image}"; do
 	listed=$(needs "$set")
 	while read -r what package; do
 		have "$what" || missing+=("$package")

@@ -16,7 +16,7 @@ keys=/usr/share/keyrings/debian-archive-keyring.gpg
 
 [[ -e $keys ]] || { echo "rootfs: no $keys: install debian-archive-keyring" >&2; exit 1; }
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/raven/debian/$suite-$arch
-mkdir -p "$cache/lists/partial" "$cache/archives/partial" "$dir"
+mkdir -p "$cache/lists/partial" "$cache/archives/partial" "$cache/none/partial" "$dir"
 exec 9>"$cache/lock"
 flock 9
 cat >"$cache/sources.list" <<-END
@@ -33,15 +33,19 @@ apt() {
 		-o Acquire::Languages=none -o APT::Install-Recommends=false "$@"
 }
 mapfile -t wanted < <(sed 's/#.*//; s/ *$//; /^$/d' "$here/packages")
-apt update
-mapfile -t uris < <(apt install --yes --print-uris "${wanted[@]}")
+if [[ -z $(find "$cache/updated" -mmin -60 2>/dev/null) ]]; then
+	apt update
+	touch "$cache/updated"
+fi
+uris=$(apt -o Dir::Cache::Archives="$cache/none" install --yes --print-uris "${wanted[@]}") # those in the cache, too
+[[ -n $uris ]] || { echo "rootfs: apt names no packages for ${wanted[*]}" >&2; exit 1; }
 apt install --yes --download-only "${wanted[@]}" >/dev/null
 
 list=$dir/usr/share/doc/raven/debian-packages
 mkdir -p "$(dirname "$list")"
 lines=()
-for uri in "${uris[@]}"; do
-	file=$cache/archives/$(cut -d' ' -f2 <<<"$uri")
+while read -r _ file _; do
+	file=$cache/archives/$file
 	read -r name version <<<"$(dpkg-deb --show --showformat '${Package} ${Version}' "$file")"
 	[[ $name != debconf ]] || continue # asks questions while packages are set up
 	dpkg-deb --fsys-tarfile "$file" | tar --extract --directory="$dir" --keep-directory-symlink --no-same-owner \
@@ -50,5 +54,5 @@ for uri in "${uris[@]}"; do
 		--exclude='./usr/share/doc/*/changelog*' --exclude='./usr/share/doc/*/NEWS*' --exclude='./usr/share/doc/*/README*' \
 		--exclude='./usr/share/doc/*/examples' --exclude='./usr/share/perl*' --exclude='./lib/systemd/*' --exclude='./etc/init.d/*'
 	lines+=("$name $version $(dpkg-deb --show --showformat '${Architecture}' "$file") $(sha256sum "$file" | cut -d' ' -f1)")
-done
+done <<<"$uris"
 printf '%s\n' "${lines[@]}" | LC_ALL=C sort >"$list"
