@@ -58,9 +58,9 @@ test: test-unit test-proxy test-bpf test-lab ## Run every test, with the race de
 on_controlplane := ./test/cluster/... ./pkg/controller
 
 .PHONY: test-unit
-test-unit: ## Test the packages under pkg/ and cmd/; parts that need the kernel skip without root
+test-unit: ## Test the packages under pkg/, cmd/ and hack/; parts that need the kernel skip without root
 	@hack/install-deps.sh test
-	go test -race $(TESTFLAGS) $$(go list ./pkg/... ./cmd/... | grep -vxF "$$(go list $(on_controlplane) ./pkg/proxy/...)")
+	go test -race $(TESTFLAGS) $$(go list ./pkg/... ./cmd/... ./hack/... | grep -vxF "$$(go list $(on_controlplane) ./pkg/proxy/...)")
 
 # How long each parser of the proxy is fed with made-up input.
 FUZZTIME ?= 4s
@@ -132,3 +132,25 @@ deploy: ## Install Raven on the cluster that kubectl reaches: VPN_DRIVER=wiregua
 	@REPOSITORY='$(REPOSITORY)' VERSION='$(VERSION)' hack/deploy.sh deploy
 undeploy: ## Clean every node and delete Raven from the cluster; CRDS=delete deletes the Gateways, too
 	@REPOSITORY='$(REPOSITORY)' VERSION='$(VERSION)' hack/deploy.sh undeploy
+
+# The processor architectures of the images.
+ARCHS ?= amd64 arm64
+export ARCHS
+
+.PHONY: image
+image: ## Make the images as OCI archives in dist/images, without a container engine (the first time some minutes)
+	@hack/install-deps.sh build image
+	@REPOSITORY='$(REPOSITORY)' VERSION='$(VERSION)' hack/image/build.sh dist/images
+
+.PHONY: test-image
+test-image: image ## Check the image archives, and run what is in them (root)
+	$(as_root)
+	RAVEN_IMAGES="$$PWD/dist/images" go test -count=1 $(TESTFLAGS) ./test/image
+
+.PHONY: chart
+chart: ## Pack the Helm chart for REPOSITORY and VERSION into dist/
+	@REPOSITORY='$(REPOSITORY)' VERSION='$(VERSION)' hack/bundle.sh chart dist
+
+.PHONY: bundle
+bundle: image ## Put all that a site without a registry needs into one file in dist/
+	@REPOSITORY='$(REPOSITORY)' VERSION='$(VERSION)' hack/bundle.sh bundle dist
