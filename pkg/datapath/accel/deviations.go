@@ -154,7 +154,7 @@ func (a *Applier) compareHooks(
 			out = append(out, fmt.Sprintf("%s is kept off the device %s: %s", w.Program, w.Device, w.Reason))
 			continue
 		}
-		runs, checkErr := in.Runs(w.Program, w.Index)
+		runs, checkErr := in.HasProgram(w.Program, w.Index)
 		err = errors.Join(err, checkErr)
 		if checkErr == nil && !runs {
 			out = append(out, fmt.Sprintf("the program %s is not attached to the device %s", w.Program, w.Device))

@@ -13,8 +13,8 @@ import (
 // nameBytes is the most of a program's name that the kernel keeps (BPF_OBJ_NAME_LEN less the end).
 const nameBytes = 15
 
-// Runs says whether a program of that name and of Raven's runs at the tc ingress of a device, by tcx or by clsact.
-func (in *Inspection) Runs(program string, index int) (bool, error) {
+// HasProgram says whether a program of that name and of Raven's runs at the tc ingress of a device, by tcx or by clsact.
+func (in *Inspection) HasProgram(program string, index int) (bool, error) {
 	if state := in.tc[index]; state != nil && state.ours != 0 && in.own[state.ours] && strings.HasPrefix(state.name, program) {
 		return true, nil
 	}
