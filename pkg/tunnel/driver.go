@@ -71,3 +71,13 @@ type Driver interface {
 	// Cleanup removes device, process and peers; keys stay on disk.
 	Cleanup(ctx context.Context) error
 }
+
+// KeyRotator is a driver whose key can be changed on request, in two steps: the peers learn the next key, then the device
+// takes it. Both steps survive a restart in between.
+type KeyRotator interface {
+	// NextKey returns the public half of the key that request asks for, made on the first call; empty where the key was
+	// changed for that request before. request is any text that differs from that of the request before.
+	NextKey(ctx context.Context, request string) (string, error)
+	// SwitchKey puts the next key in the present one's place; the next Apply brings it to the device.
+	SwitchKey(ctx context.Context) error
+}

@@ -16,7 +16,9 @@ const rejectAfterTime = 180 * time.Second
 // diff is what must be written to bring a device to plan.
 type diff struct {
 	config wgtypes.Config
-	// quiet, written after config, ends the keepalives that config started for the sake of the first one.
+	// nudge, written after config, makes the device shake hands with all its peers by its new key.
+	nudge wgtypes.Config
+	// quiet, written last, ends the keepalives that were started for the sake of the first one.
 	quiet wgtypes.Config
 	// changes counts the objects that config touches: the device itself, and each peer.
 	changes int
@@ -61,9 +63,14 @@ func compare(
 	}
 
 	touched := map[wgtypes.Key]bool{}
+	rekeyed := d.config.PrivateKey != nil && have.PrivateKey != (wgtypes.Key{})
 	for _, p := range want {
 		d.names[p.key] = p.String()
-		if config, needed := comparePeer(old[p.key], p, memory, now); needed {
+		config, needed := comparePeer(old[p.key], p, memory, now)
+		if rekeyed && old[p.key] != nil {
+			needed = d.introduce(old[p.key], p, &config) || needed
+		}
+		if needed {
 			touched[p.key] = true
 			if old[p.key] == nil && config.Endpoint != nil && p.keepalive == 0 {
 				// Shake hands now and not with the first packet: after a restart of this device the peer still holds the
@@ -100,6 +107,28 @@ func compare(
 	d.config.Peers = append(d.config.Peers, gone...)
 	d.changes += len(touched)
 	return d
+}
+
+// introduce has the device shake hands at once with a peer that it knows, by its new key: the old sessions have ended for
+// that peer. A keepalive goes out when keepalives are switched on, so they are switched off before. It reports whether
+// there is anything to write to config.
+func (d *diff) introduce(have *wgtypes.Peer, want peer, config *wgtypes.PeerConfig) bool {
+	if have.Endpoint == nil && config.Endpoint == nil {
+		return false // it dials us, and nobody knows from where
+	}
+	off := time.Duration(0)
+	config.PersistentKeepaliveInterval = &off
+	every := want.keepalive
+	if every == 0 {
+		every = time.Second
+		d.quiet.Peers = append(d.quiet.Peers, wgtypes.PeerConfig{
+			PublicKey: want.key, UpdateOnly: true, PersistentKeepaliveInterval: &off,
+		})
+	}
+	d.nudge.Peers = append(d.nudge.Peers, wgtypes.PeerConfig{
+		PublicKey: want.key, UpdateOnly: true, PersistentKeepaliveInterval: &every,
+	})
+	return true
 }
 
 // comparePeer returns what must be written to bring one peer to plan; have is nil where the device does not know it.

@@ -119,6 +119,7 @@ func genPeers(label string) *rapid.Generator[[]peer] {
 func TestFromAnyPlanToAnyOtherNoPrefixIsEverWithoutAPeerAndTheSecondDiffIsEmpty(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &modelDevice{}
+		key := testKey
 		reach := func(want []peer, memory endpoints) endpoints {
 			before := m.owners()
 			m.keep = map[netip.Prefix]bool{}
@@ -129,11 +130,12 @@ func TestFromAnyPlanToAnyOtherNoPrefixIsEverWithoutAPeerAndTheSecondDiffIsEmpty(
 					}
 				}
 			}
-			d := compare(&m.Device, testKey, 4500, want, memory, testScratch, testNow)
+			d := compare(&m.Device, key, 4500, want, memory, testScratch, testNow)
 			m.configure(t, d.config)
+			m.configure(t, d.nudge)
 			m.configure(t, d.quiet)
 			next := memory.next(&m.Device, want)
-			if again := compare(&m.Device, testKey, 4500, want, next, testScratch, testNow); !again.empty() || len(again.config.Peers)+len(again.quiet.Peers) > 0 {
+			if again := compare(&m.Device, key, 4500, want, next, testScratch, testNow); !again.empty() || len(again.config.Peers)+len(again.nudge.Peers)+len(again.quiet.Peers) > 0 {
 				t.Fatalf("the second diff is not empty: %+v", again.config)
 			}
 			expected := map[netip.Prefix]wgtypes.Key{}
@@ -157,6 +159,9 @@ func TestFromAnyPlanToAnyOtherNoPrefixIsEverWithoutAPeerAndTheSecondDiffIsEmpty(
 			return next
 		}
 		first := reach(genPeers("first").Draw(t, "first"), endpoints{})
+		if rapid.Bool().Draw(t, "the key changes") {
+			key = wgtypes.Key{31: 0x41}
+		}
 		reach(genPeers("second").Draw(t, "second"), first)
 	})
 }

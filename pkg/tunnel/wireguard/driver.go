@@ -193,7 +193,7 @@ func (d *Driver) configure(key wgtypes.Key, port int) (changes int, err error) {
 // write applies delta in one go, and where that fails item by item, so that the one at fault is named and alone pays.
 func (d *Driver) write(client *wgctrl.Client, delta diff) error {
 	var errs []error
-	for _, config := range []wgtypes.Config{delta.config, delta.quiet} {
+	for _, config := range []wgtypes.Config{delta.config, delta.nudge, delta.quiet} {
 		if len(steps(config)) > 0 && client.ConfigureDevice(d.opts.Device, config) != nil {
 			errs = append(errs, d.writeEach(client, config, delta.names))
 		}
@@ -215,7 +215,7 @@ func (d *Driver) writeEach(client *wgctrl.Client, config wgtypes.Config, names m
 	return errors.Join(errs...)
 }
 
-// Cleanup removes the device, its process and every file but the key.
+// Cleanup removes the device, its process and every file but the keys.
 func (d *Driver) Cleanup(ctx context.Context) error {
 	_, err := d.remove(ctx)
 	return errors.Join(err, d.removeFiles())
