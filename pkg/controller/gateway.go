@@ -22,6 +22,9 @@ import (
 const (
 	// damping is the least time between two changes of a role, unless the active node is gone; docs/contract.md names it.
 	damping = 30 * time.Second
+	// settle is how long an active node must have been unready before another takes its role: after an outage of the API
+	// server the node lifecycle controller finds all nodes unready, some dozens in a second.
+	settle = 3 * time.Second
 	// resync is how often a Gateway is looked at although nothing was heard of it.
 	resync = 5 * time.Minute
 	// truce is the least time between two writes of one status while another controller may write it as well.
@@ -95,7 +98,7 @@ func (r *gatewayReconciler) options(gw *v1beta1.Gateway) election.Options {
 	on := r.inventory.Switches()
 	return election.Options{
 		EnableTunnel: on.Tunnel, EnableProxy: on.Proxy, Driver: topology.DriverWireGuard, TunnelPort: r.analyst.tunnelPort(),
-		Now: r.now(), MinInterval: damping,
+		Now: r.now(), MinInterval: damping, Settle: settle,
 		LastChange: map[string]map[string]time.Time{
 			election.ConditionTunnelElected: {gw.Name: r.lastChange(gw, election.ConditionTunnelElected)},
 			election.ConditionProxyElected:  {gw.Name: r.lastChange(gw, election.ConditionProxyElected)},

@@ -26,7 +26,7 @@ const (
 	ReasonNoEndpoints = "NoEndpoints"
 	// ReasonNoReplicas: none is wanted.
 	ReasonNoReplicas = "NoReplicas"
-	// ReasonChangeDelayed: an active node is not ready and another is, but the last change was too recent.
+	// ReasonChangeDelayed: an active node is not ready and another is, but that, or the last change, is too recent.
 	ReasonChangeDelayed = "ChangeDelayed"
 )
 
@@ -51,6 +51,8 @@ type Candidate struct {
 	Ready bool
 	// NotReady says why not, for the message; may be empty.
 	NotReady string
+	// NotReadySince is when the node stopped being ready; zero: not known, or long ago.
+	NotReadySince time.Time
 }
 
 // gone tells that the node can no longer hold a role, whatever its health.
@@ -69,6 +71,10 @@ type Input struct {
 	// MinInterval is the least time between two changes by which a node loses its role although it still exists; zero:
 	// no limit. Filling the place of a node that is gone never waits.
 	MinInterval time.Duration
+	// Settle is how long an active node must have been unready before it loses its role although it still exists; zero: no
+	// time. Where the control plane itself was away all nodes become unready, one after the other, and none of it means
+	// that a tunnel has failed.
+	Settle time.Duration
 }
 
 // Decision is the outcome.
@@ -104,6 +110,7 @@ func Elect(in Input) Decision {
 		active[name] = true
 	}
 	var holding, wavering, waiting []string // active and ready; active and not; ready and not active
+	var settling time.Duration              // until the last of the wavering ones counts as unready
 	for _, c := range candidates {
 		switch {
 		case c.gone():
@@ -111,6 +118,9 @@ func Elect(in Input) Decision {
 			holding = append(holding, c.NodeName)
 		case active[c.NodeName]:
 			wavering = append(wavering, c.NodeName)
+			if !c.NotReadySince.IsZero() {
+				settling = max(settling, remaining(in.Settle, in.Now, c.NotReadySince))
+			}
 		case c.Ready:
 			waiting = append(waiting, c.NodeName)
 		}
@@ -118,7 +128,11 @@ func Elect(in Input) Decision {
 	ready := len(holding) + len(waiting)
 
 	chosen := slices.Concat(holding, waiting, wavering)
-	if wait := min(in.MinInterval, in.MinInterval-in.Now.Sub(in.LastChange)); wait > 0 && !in.LastChange.IsZero() {
+	wait := settling
+	if !in.LastChange.IsZero() {
+		wait = max(wait, remaining(in.MinInterval, in.Now, in.LastChange))
+	}
+	if wait > 0 {
 		damped := slices.Concat(holding, wavering, waiting)
 		if !sameSet(first(damped, in.Replicas), first(chosen, in.Replicas)) {
 			d.RetryAfter = wait
@@ -133,6 +147,11 @@ func Elect(in Input) Decision {
 	d.explain(in, slices.ContainsFunc(candidates, func(c Candidate) bool { return !c.gone() }), ready)
 	slices.Sort(d.Active)
 	return d
+}
+
+// remaining is what is left of a time that began at since. A clock that is behind makes it no longer than the whole.
+func remaining(whole time.Duration, now, since time.Time) time.Duration {
+	return max(0, min(whole, whole-now.Sub(since)))
 }
 
 // review drops nodes that are listed twice and notes why candidates cannot serve.
@@ -175,7 +194,8 @@ func (d *Decision) explain(in Input, members bool, ready int) {
 		say(ReasonNoEndpoints, "spec.endpoints lists no endpoint of this type: add one")
 	case d.RetryAfter > 0:
 		// No countdown: the message would differ, and be written, each time that it is looked at.
-		say(ReasonChangeDelayed, "%s keeps the role until %s after its last change", names, in.MinInterval)
+		say(ReasonChangeDelayed, "%s keeps the role until it was unready for %s, and until %s after its last change", names,
+			in.Settle, in.MinInterval)
 	case !members && d.all(RejectedUnknownNode):
 		say(ReasonUnknownNode, "no listed node exists: correct the names in spec.endpoints")
 	case !members && d.all(RejectedNotMember):

@@ -15,6 +15,12 @@ func ready(name string) Candidate {
 
 func unready(name string) Candidate { return Candidate{NodeName: name, Exists: true, Member: true} }
 
+func since(name string, at time.Time) Candidate {
+	c := unready(name)
+	c.NotReadySince = at
+	return c
+}
+
 var noon = time.Date(2025, 6, 1, 12, 0, 0, 0, time.UTC)
 
 func TestElect(t *testing.T) {
@@ -73,6 +79,18 @@ func TestElect(t *testing.T) {
 		{"a clock that went back delays by no more than the interval",
 			Input{Candidates: []Candidate{unready("a"), ready("b")}, Replicas: 1, Current: []string{"a"},
 				Now: noon, LastChange: noon.Add(time.Hour), MinInterval: 30 * time.Second}, "a", ReasonChangeDelayed, false, false},
+		{"a node that has just become unready keeps its role for a moment",
+			Input{Candidates: []Candidate{since("a", noon), ready("b")}, Replicas: 1, Current: []string{"a"},
+				Now: noon.Add(2 * time.Second), Settle: 3 * time.Second}, "a", ReasonChangeDelayed, false, false},
+		{"and no longer",
+			Input{Candidates: []Candidate{since("a", noon), ready("b")}, Replicas: 1, Current: []string{"a"},
+				Now: noon.Add(3 * time.Second), Settle: 3 * time.Second}, "b", ReasonElected, true, true},
+		{"nobody knows since when it is unready",
+			Input{Candidates: []Candidate{unready("a"), ready("b")}, Replicas: 1, Current: []string{"a"},
+				Now: noon, Settle: 3 * time.Second}, "b", ReasonElected, true, true},
+		{"where all become unready one after the other nobody's role moves",
+			Input{Candidates: []Candidate{since("a", noon), since("b", noon.Add(time.Second))}, Replicas: 1, Current: []string{"a"},
+				Now: noon.Add(3 * time.Second), Settle: 3 * time.Second}, "a", ReasonNoCandidateReady, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := Elect(c.in)
@@ -80,7 +98,7 @@ func TestElect(t *testing.T) {
 				t.Errorf("active %q, reason %s, changed %t, elected %t; want %q, %s, %t, %t (%s)",
 					got, d.Reason, d.Changed, d.Elected, c.active, c.reason, c.changed, c.elected, d.Message)
 			}
-			if d.RetryAfter > c.in.MinInterval || (d.RetryAfter > 0) != (d.Reason == ReasonChangeDelayed) {
+			if d.RetryAfter > max(c.in.MinInterval, c.in.Settle) || (d.RetryAfter > 0) != (d.Reason == ReasonChangeDelayed) {
 				t.Errorf("retry after %s with reason %s", d.RetryAfter, d.Reason)
 			}
 		})

@@ -41,7 +41,9 @@ type Options struct {
 	Now time.Time
 	// MinInterval and LastChange (by condition type, then Gateway name) damp elections; see Input.
 	MinInterval time.Duration
-	LastChange  map[string]map[string]time.Time
+	// Settle delays elections away from a node that has just become unready; see Input.
+	Settle     time.Duration
+	LastChange map[string]map[string]time.Time
 	// PublicIP finds the address of an active endpoint whose spec names none; nil or "": none is known.
 	PublicIP func(gw *v1beta1.Gateway, e *v1beta1.Endpoint) string
 	// Subnets finds a node's pod prefixes as another address manager than Kubernetes assigned them; nil, or nothing
@@ -142,6 +144,7 @@ func (f *filler) input(gw *v1beta1.Gateway, kind v1beta1.EndpointType, condition
 		Now:         f.Now,
 		LastChange:  f.LastChange[condition][gw.Name],
 		MinInterval: f.MinInterval,
+		Settle:      f.Settle,
 	}
 	for i := range gw.Spec.Endpoints {
 		e := &gw.Spec.Endpoints[i]
@@ -151,7 +154,7 @@ func (f *filler) input(gw *v1beta1.Gateway, kind v1beta1.EndpointType, condition
 		c := Candidate{NodeName: e.NodeName}
 		if n := f.nodes[e.NodeName]; n != nil {
 			c.Exists, c.Member = true, true
-			c.Ready, c.NotReady = f.ready(n)
+			c.Ready, c.NotReady, c.NotReadySince = f.ready(n)
 		} else {
 			var home string
 			home, c.Exists = f.region.GatewayOf(e.NodeName)
@@ -208,18 +211,18 @@ func current(gw *v1beta1.Gateway, kind v1beta1.EndpointType) []string {
 }
 
 // ready reads the Node's Ready condition.
-func (f *filler) ready(n *corev1.Node) (ok bool, why string) {
+func (f *filler) ready(n *corev1.Node) (ok bool, why string, since time.Time) {
 	for i := range n.Status.Conditions {
 		c := &n.Status.Conditions[i]
 		if c.Type != corev1.NodeReady {
 			continue
 		}
 		if c.Status == corev1.ConditionTrue {
-			return true, ""
+			return true, "", time.Time{}
 		}
-		return false, strings.TrimSpace("is not ready " + c.Reason)
+		return false, strings.TrimSpace("is not ready " + c.Reason), c.LastTransitionTime.Time
 	}
-	return f.MissingReadyIsReady, "has no Ready condition"
+	return f.MissingReadyIsReady, "has no Ready condition", time.Time{}
 }
 
 // active makes the status entries of the elected nodes from their entries in spec.
