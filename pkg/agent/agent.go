@@ -57,7 +57,9 @@ type Agent struct {
 	scope       *concern.Scope // of that plan's input; nil before the first
 	planned     planned        // what both were made of
 	published   *v1beta1.TunnelEndpointStatus
-	listed      bool // the source lists this node's TunnelEndpoint
+	rotation    rotation
+	keyRequest  string // to change the key, that was served last
+	listed      bool   // the source lists this node's TunnelEndpoint
 	underlayMTU int
 	problemsNow map[string][]topology.Problem // by where they come from
 	failed      map[string]string
@@ -166,6 +168,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		group.Go(func() { a.snapshots.run(ctx) })
 	}
 	err := a.loop(ctx)
+	a.rotation.end()
 	stop()
 	group.Wait()
 	return errors.Join(err, sourceErr)

@@ -254,6 +254,13 @@ func (l *logLines) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
+// has tells whether words were logged since the last take.
+func (l *logLines) has(words string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.text.String(), words)
+}
+
 // take returns the lines since the last call.
 func (l *logLines) take() string {
 	l.mu.Lock()

@@ -31,7 +31,7 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 		// Nothing to go by: whatever is in the kernel stays.
 		old := a.View()
 		v.Plan, v.Host, v.Driver, v.PublicKey, v.Peers = old.Plan, old.Host, old.Driver, old.PublicKey, old.Peers
-		v.UnderlayMTU = old.UnderlayMTU
+		v.UnderlayMTU, v.KeyRequest = old.UnderlayMTU, old.KeyRequest
 		v.ListenPort, v.Datapath, v.DatapathReason = old.ListenPort, old.Datapath, old.DatapathReason
 		v.PodsAccelerated, v.PodsNotAccelerated = old.PodsAccelerated, old.PodsNotAccelerated
 		a.problemsNow["held"] = nil
@@ -48,6 +48,7 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 		return err
 	}
 	state.Config.Driver = a.driver.Name()
+	a.rotateKey(ctx, state, begin)
 	plan := a.compile(state, in.Throws, why)
 	a.checkNodeIP(plan)
 
@@ -64,6 +65,7 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 	a.notAccelerated(v)
 	v.ListenPort = listenPort(plan, state.Config)
 	v.PublicKey = a.publicKey(ctx, plan, state.Endpoints)
+	v.KeyRequest = a.keyRequest
 	v.Peers = a.peers(ctx)
 	v.Passed = time.Now()
 	if a.Metrics != nil {

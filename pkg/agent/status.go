@@ -80,7 +80,8 @@ func listenPort(plan *topology.Plan, config topology.Config) int {
 }
 
 // publicKey is the node's key, for nodes of a region: any of them may be elected. Where the driver cannot say it, the
-// key that was published last stays, since a status without one would make all peers end tunnels that work.
+// key that was published last stays, since a status without one would make all peers end tunnels that work. While the key
+// is being changed it is the next one, which the peers must know before the device takes it.
 func (a *Agent) publicKey(ctx context.Context, plan *topology.Plan, known []*v1beta1.TunnelEndpoint) string {
 	if plan.Role == topology.RoleNone {
 		delete(a.problemsNow, "key")
@@ -93,7 +94,7 @@ func (a *Agent) publicKey(ctx context.Context, plan *topology.Plan, known []*v1b
 		return cmp.Or(a.View().PublicKey, publishedKey(known, a.Node, a.driver.Name()))
 	}
 	delete(a.problemsNow, "key")
-	return key
+	return cmp.Or(a.rotation.next, key)
 }
 
 // publishedKey is what a node's TunnelEndpoint says of a driver's key; empty where it says nothing.
@@ -134,7 +135,7 @@ func (a *Agent) publish(v *view.View) {
 func endpointStatus(v *view.View, last *v1beta1.TunnelEndpointStatus) v1beta1.TunnelEndpointStatus {
 	s := v1beta1.TunnelEndpointStatus{
 		Gateway: v.Plan.Region, Addresses: nodeIPs(v.Plan), UnderlayMTU: v.UnderlayMTU,
-		Datapath: v.Datapath, DatapathReason: v.DatapathReason,
+		Datapath: v.Datapath, DatapathReason: v.DatapathReason, KeyRequest: v.KeyRequest,
 	}
 	if v.PublicKey != "" {
 		s.Tunnels = []v1beta1.TunnelPort{{Driver: v.Driver, Port: v.ListenPort, PublicKey: v.PublicKey}}
@@ -151,7 +152,11 @@ func endpointStatus(v *view.View, last *v1beta1.TunnelEndpointStatus) v1beta1.Tu
 			dialsUs[p.Node] = !p.Endpoint.IsValid()
 		}
 	}
+	up := 0
 	for _, p := range v.Peers {
+		if p.State == tunnel.StateUp {
+			up++
+		}
 		health := v1beta1.PeerHealth{NodeName: p.Node, State: string(p.State), Message: p.Message}
 		if old, ok := known[p.Node]; ok && old.State == health.State {
 			health.Message = old.Message
@@ -161,6 +166,9 @@ func endpointStatus(v *view.View, last *v1beta1.TunnelEndpointStatus) v1beta1.Tu
 			s.ObservedAddresses = append(s.ObservedAddresses,
 				v1beta1.ObservedAddress{NodeName: p.Node, Address: p.Endpoint.String()})
 		}
+	}
+	if len(v.Peers) > 0 {
+		s.PeersUp = fmt.Sprintf("%d/%d", up, len(v.Peers))
 	}
 	for _, p := range v.Problems {
 		s.Problems = append(s.Problems, v1beta1.Problem{Object: p.Object, Reason: p.Reason, Message: p.Message})

@@ -33,6 +33,7 @@ func TestTheStatusIsTheNodesOwnWord(t *testing.T) {
 		ObservedAddresses: []v1beta1.ObservedAddress{{NodeName: "b1", Address: seen.String()}},
 		UnderlayMTU:       1500,
 		Datapath:          v1beta1.DatapathAccelerated,
+		PeersUp:           "1/2",
 		Peers: []v1beta1.PeerHealth{
 			{NodeName: "b1", State: "up"}, {NodeName: "c1", State: "connecting", Message: "no handshake yet"},
 		},

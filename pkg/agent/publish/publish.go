@@ -151,7 +151,9 @@ func (p *Publisher) due() (wait time.Duration, urgent bool) {
 		return 0, true
 	}
 	want, told := *p.want, *p.told
-	want.Peers, want.Problems, told.Peers, told.Problems = nil, nil, nil, nil
+	for _, s := range []*v1beta1.TunnelEndpointStatus{&want, &told} {
+		s.Peers, s.PeersUp, s.Problems = nil, "", nil
+	}
 	return p.delay(*p.want), !equality.Semantic.DeepEqual(want, told)
 }
 

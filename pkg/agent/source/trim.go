@@ -44,8 +44,12 @@ func trimGateway(g *v1beta1.Gateway) *v1beta1.Gateway {
 
 func trimEndpoint(e *v1beta1.TunnelEndpoint) *v1beta1.TunnelEndpoint {
 	out := &v1beta1.TunnelEndpoint{ObjectMeta: trimMeta(e.ObjectMeta), Status: e.Status}
+	if v, ok := e.Annotations[v1beta1.AnnotationRotateKey]; ok {
+		out.Annotations = map[string]string{v1beta1.AnnotationRotateKey: v}
+	}
 	// What another node says of its own health is for people; here it decides nothing.
 	out.Status.Peers, out.Status.Problems = nil, nil
+	out.Status.PeersUp, out.Status.KeyRequest = "", ""
 	out.Status.Datapath, out.Status.DatapathReason = "", ""
 	return out
 }

@@ -31,7 +31,9 @@ type View struct {
 	// Driver in use; empty before the first pass.
 	Driver    string
 	PublicKey string
-	Peers     []tunnel.PeerStatus
+	// KeyRequest is the request to change the key that was served last.
+	KeyRequest string
+	Peers      []tunnel.PeerStatus
 	// ListenPort is where the tunnel driver listens, or would on a node that is not the gateway now.
 	ListenPort int
 

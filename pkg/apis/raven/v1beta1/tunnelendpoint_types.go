@@ -4,6 +4,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
+// AnnotationRotateKey on a TunnelEndpoint asks its agent to change the node's key, once for each new value. ravenctl
+// rotate-key writes the time of the request.
+const AnnotationRotateKey = "raven.openyurt.io/rotate-key"
+
 // TunnelPort is one driver's end of the tunnels on a node.
 type TunnelPort struct {
 	// Driver is wireguard, ipsec or plain.
@@ -87,6 +91,13 @@ type TunnelEndpointStatus struct {
 	// DatapathReason says why the mode is not Accelerated.
 	// +optional
 	DatapathReason string `json:"datapathReason,omitempty"`
+	// KeyRequest is the value of the annotation raven.openyurt.io/rotate-key that was served last: this node has begun to
+	// use the key that it publishes.
+	// +optional
+	KeyRequest string `json:"keyRequest,omitempty"`
+	// PeersUp counts the tunnels that are up, of all that this node holds, such as 2/3; empty: it holds none.
+	// +optional
+	PeersUp string `json:"peersUp,omitempty"`
 	// Peers is the health of this node's tunnels, sorted by nodeName.
 	// +optional
 	Peers []PeerHealth `json:"peers,omitempty"`
@@ -103,6 +114,7 @@ type TunnelEndpointStatus struct {
 // +kubebuilder:storageversion
 // +kubebuilder:printcolumn:name="Gateway",type=string,JSONPath=`.status.gateway`,description="The region that the node believes to be in"
 // +kubebuilder:printcolumn:name="Datapath",type=string,JSONPath=`.status.datapath`,description="Accelerated (eBPF), Baseline (kernel tables) or Off"
+// +kubebuilder:printcolumn:name="Peers up",type=string,JSONPath=`.status.peersUp`,description="Tunnels that are up, of all that the node holds; empty where it is no gateway"
 // +kubebuilder:printcolumn:name="Why",type=string,JSONPath=`.status.datapathReason`,priority=1,description="Why the datapath is not accelerated"
 // +kubebuilder:printcolumn:name="Driver",type=string,JSONPath=`.status.tunnels[0].driver`,description="The tunnel driver of this node"
 // +kubebuilder:printcolumn:name="MTU",type=integer,JSONPath=`.status.underlayMTU`,priority=1,description="MTU of the device that holds the node's address"
