@@ -246,7 +246,7 @@ func (p *Plugin) check(args *skel.CmdArgs) error {
 }
 
 func (a *attachment) checkProgram() error {
-	runs := a.in.Runs(a.veth.Index)
+	runs := a.in.OnClsact(a.veth.Index)
 	if !a.attacher.Clsact {
 		state, err := a.attacher.State(hook(a.veth.Index))
 		if errors.Is(err, os.ErrNotExist) {

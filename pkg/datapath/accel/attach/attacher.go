@@ -199,8 +199,8 @@ func (a *Attacher) Leave(hook Hook, in *Inspection) error {
 	return err
 }
 
-// Runs is the id of our program in a device's clsact qdisc; 0: none.
-func (in *Inspection) Runs(index int) ebpf.ProgramID {
+// OnClsact is the id of our program in a device's clsact qdisc; 0: none.
+func (in *Inspection) OnClsact(index int) ebpf.ProgramID {
 	if state := in.tc[index]; state != nil {
 		return state.ours
 	}
