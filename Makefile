@@ -14,6 +14,9 @@ LDFLAGS := -s -w -X github.com/ravencni/raven/pkg/version.version=$(VERSION)
 # More arguments for every `go test`, such as TESTFLAGS='-run TestX -v'.
 TESTFLAGS ?=
 
+# More arguments for test-kernels, such as KERNELSFLAGS='--kernel 6.1 --suite packets'.
+KERNELSFLAGS ?=
+
 as_root = @[[ $$(id -u) == 0 ]] || { echo "make $@ makes network namespaces and loads BPF programs: run it as root" >&2; exit 1; }
 
 .PHONY: help
@@ -24,7 +27,7 @@ help: ## List the targets
 build: ## Build all binaries into bin/
 	@hack/install-deps.sh build
 	@echo "building $(VERSION) into bin/ (the first time some minutes: it fetches and compiles the Go modules)"
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/... ./test/lab/cmd/... ./bench/cmd/...
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/... ./test/lab/cmd/... ./test/kernels/cmd/... ./bench/cmd/...
 
 .PHONY: generate generate-api generate-bpf generate-chart
 generate: generate-api generate-chart generate-bpf ## Make deepcopy, CRDs, the chart's templates and BPF objects anew
@@ -58,9 +61,9 @@ test: test-unit test-proxy test-bpf test-lab ## Run every test, with the race de
 on_controlplane := ./test/cluster/... ./pkg/controller
 
 .PHONY: test-unit
-test-unit: ## Test the packages under pkg/, cmd/ and hack/; parts that need the kernel skip without root
+test-unit: ## Test the packages under pkg/, cmd/, hack/ and test/kernels/; parts that need the kernel skip without root
 	@hack/install-deps.sh test
-	go test -race $(TESTFLAGS) $$(go list ./pkg/... ./cmd/... ./hack/... | grep -vxF "$$(go list $(on_controlplane) ./pkg/proxy/...)")
+	go test -race $(TESTFLAGS) $$(go list ./pkg/... ./cmd/... ./hack/... ./test/kernels/... | grep -vxF "$$(go list $(on_controlplane) ./pkg/proxy/...)")
 
 # How long each parser of the proxy is fed with made-up input.
 FUZZTIME ?= 4s
@@ -94,6 +97,13 @@ test-lab: build ## Test the real agents in the lab: regions in network namespace
 	$(as_root)
 	@hack/install-deps.sh test
 	go test -race -count=1 -p 1 -timeout 20m $(TESTFLAGS) ./test/lab/... ./test/netns/...
+
+.PHONY: test-kernels
+test-kernels: build ## Boot Debian's 6.1 and 6.12 under QEMU, test there and print what passed (root; an hour or more)
+	$(as_root)
+	@hack/install-deps.sh test kernels
+	CGO_ENABLED=0 go test -c -o bin/ ./bpf ./pkg/datapath/accel ./pkg/tunnel/wireguard
+	@bin/raven-kernels test $(KERNELSFLAGS)
 
 .PHONY: test-floors
 test-floors: build ## Measure acceleration against the baseline and hold it to its floors (root, a quiet machine)

@@ -31,6 +31,7 @@ needs() {
 			sysctl           procps
 			setpriv          util-linux
 			sockperf         sockperf
+			cpio             cpio
 			gcc              gcc
 			/usr/include/stdlib.h libc6-dev
 		LIST

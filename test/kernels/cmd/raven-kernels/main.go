@@ -25,7 +25,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(fetchCommand(), runCommand())
+	root.AddCommand(fetchCommand(), runCommand(), testCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "raven-kernels:", err)
 		os.Exit(1)

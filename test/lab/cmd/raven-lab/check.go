@@ -2,18 +2,22 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/ravencni/raven/test/kernels"
 	"github.com/ravencni/raven/test/lab"
 	"github.com/ravencni/raven/test/lab/checks"
 )
 
 func checkCommand() *cobra.Command {
 	var options lab.AgentOptions
+	var report bool
 	cmd := &cobra.Command{
 		Use:   "check [NAME...]",
 		Short: "Run single checks in a fresh lab; without a name, list them",
@@ -29,12 +33,13 @@ func checkCommand() *cobra.Command {
 				return err
 			}
 			return enclosed(false, func(ctx context.Context, name string) error {
-				return check(ctx, name, options, chosen)
+				return check(ctx, name, options, chosen, report)
 			})
 		},
 	}
 	cmd.Flags().StringVar(&options.Acceleration, "acceleration", "auto", "auto or off")
 	cmd.Flags().StringArrayVar(&options.Extra, "agent-flag", nil, "one more flag for every agent")
+	cmd.Flags().BoolVar(&report, "report", false, "write each outcome to the file that "+kernels.ReportVariable+" names")
 	return cmd
 }
 
@@ -53,7 +58,7 @@ func choose(names []string) (chosen []checks.Check, err error) {
 	return chosen, nil
 }
 
-func check(ctx context.Context, name string, options lab.AgentOptions, chosen []checks.Check) error {
+func check(ctx context.Context, name string, options lab.AgentOptions, chosen []checks.Check, report bool) error {
 	began := time.Now()
 	l, err := lab.Start(ctx, name, lab.Tutorial())
 	if err != nil {
@@ -70,6 +75,29 @@ func check(ctx context.Context, name string, options lab.AgentOptions, chosen []
 		o := checks.One(ctx, options.Acceleration, l, c)
 		outcomes = append(outcomes, o)
 		fmt.Printf("%5.1fs %s %s%s\n", time.Since(began).Seconds(), verdict(o), c.Says, detail(o))
+		if report {
+			if err := tell(o); err != nil {
+				return err
+			}
+		}
 	}
 	return total(os.Stdout, outcomes, began)
+}
+
+// tell writes an outcome for the machine that runs this one.
+func tell(o checks.Outcome) error {
+	l := kernels.LabOutcome{Check: o.Check.Name, Evidence: o.Evidence, Seconds: o.Took.Seconds()}
+	if o.Err != nil {
+		l.Error = o.Err.Error()
+	}
+	b, err := json.Marshal(l)
+	if err != nil {
+		return fmt.Errorf("report on %s: %w", o.Check.Name, err)
+	}
+	f, err := os.OpenFile(os.Getenv(kernels.ReportVariable), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("report on %s: %w", o.Check.Name, err)
+	}
+	_, err = f.Write(append(b, '\n'))
+	return errors.Join(err, f.Close())
 }
