@@ -29,7 +29,7 @@ type Internal struct {
 
 // NewInternal works out the internal Service. The Gateways are sorted by name; on says whether the proxy is switched on.
 func NewInternal(gateways []*v1beta1.Gateway, known Targets, on bool) Internal {
-	http, https := configured(gateways)
+	http, https := Configured(gateways)
 	targets, without := known.assign(https)
 	var ports []corev1.ServicePort
 	for _, p := range http {

@@ -25,9 +25,9 @@ func Exposed(gw *v1beta1.Gateway) bool {
 	return gw.Spec.ExposeType != v1beta1.ExposeNone && (c == nil || c.Replicas == nil || *c.Replicas > 0)
 }
 
-// configured lists the HTTP and HTTPS ports of the exposed Gateways, in order of Gateways and lists, each once. A port
+// Configured lists the HTTP and HTTPS ports of the exposed Gateways, in order of Gateways and lists, each once. A port
 // in both lists counts as HTTPS: a Service has a port once, and TLS says itself what it is.
-func configured(gateways []*v1beta1.Gateway) (http, https []int) {
+func Configured(gateways []*v1beta1.Gateway) (http, https []int) {
 	for _, gw := range gateways {
 		if c := gw.Spec.ProxyConfig; Exposed(gw) && c != nil {
 			http = parse(http, c.ProxyHTTPPort)

@@ -59,7 +59,7 @@ func TestPortsOfAllExposedGatewaysCountOnce(t *testing.T) {
 		return &v1beta1.Gateway{Spec: v1beta1.GatewaySpec{ExposeType: expose,
 			ProxyConfig: &v1beta1.ProxyConfiguration{Replicas: replicas, ProxyHTTPPort: http, ProxyHTTPSPort: https}}}
 	}
-	http, https := configured([]*v1beta1.Gateway{
+	http, https := Configured([]*v1beta1.Gateway{
 		gw(v1beta1.ExposePublicIP, nil, "10255, 9445 ,10255,,x,0,70000", "10250"),
 		gw(v1beta1.ExposeLoadBalancer, nil, "9445,1,10250", "9100,10250"),
 		gw(v1beta1.ExposeNone, nil, "2", "2"),

@@ -105,7 +105,11 @@ func (s *stream) Interrupt() { _ = s.client.SetReadDeadline(time.Unix(1, 0)) } /
 func (s *stream) tunnelled(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	remote, err := s.front.Hub.Open(ctx, s.route.Gateway, s.to, s.first, s)
+	to := s.to
+	if s.route.Node != "" {
+		to.Host = target.Host{Name: s.route.Node} // the client may have said an address
+	}
+	remote, err := s.front.Hub.Open(ctx, s.route.Gateway, to, s.first, s)
 	if err != nil {
 		return err
 	}

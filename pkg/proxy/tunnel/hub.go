@@ -76,7 +76,13 @@ func (h *Hub) Serve(listener net.Listener) error {
 			_ = c.Close() // nothing was said yet
 			continue
 		}
-		h.group.Go(func() {
+		if !h.begin() {
+			<-h.pending
+			_ = c.Close() // the hub has ended
+			continue
+		}
+		go func() {
+			defer h.group.Done()
 			t, err := h.accept(c, config)
 			<-h.pending
 			if err != nil {
@@ -87,8 +93,19 @@ func (h *Hub) Serve(listener net.Listener) error {
 				return
 			}
 			h.keep(t)
-		})
+		}()
 	}
+}
+
+// begin counts one more goroutine for Close to wait for, unless it does so already.
+func (h *Hub) begin() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.draining {
+		return false
+	}
+	h.group.Add(1)
+	return true
 }
 
 // accept proves who is there and makes the tunnel known.
