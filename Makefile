@@ -105,6 +105,12 @@ test-kernels: build ## Boot Debian's 6.1 and 6.12 under QEMU, test there and pri
 	CGO_ENABLED=0 go test -c -o bin/ ./bpf ./pkg/datapath/accel ./pkg/tunnel/wireguard
 	@bin/raven-kernels test $(KERNELSFLAGS)
 
+.PHONY: test-ipsec
+test-ipsec: ## Test the IPsec driver with strongSwan's charon between network namespaces (root, about 2 minutes)
+	$(as_root)
+	@hack/install-deps.sh test ipsec
+	RAVEN_TEST_IPSEC=1 go test -race -count=1 -timeout 10m $(TESTFLAGS) ./pkg/tunnel/ipsec/...
+
 .PHONY: test-floors
 test-floors: build ## Measure acceleration against the baseline and hold it to its floors (root, a quiet machine)
 	$(as_root)

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what Raven's make targets need from Debian's packages, and nothing where all is there.
 #
-#   hack/install-deps.sh SET...      sets: build test demo generate kernels image
+#   hack/install-deps.sh SET...      sets: build test demo generate kernels image ipsec
 #
 # Exit status: 0 all there; 1 something could not be installed; 4 this release has no such package (set generate).
 set -euo pipefail
@@ -54,9 +54,17 @@ needs() {
 	image) # Debian's packages for other processors, too
 		echo /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
 		;;
+	ipsec) # charon that negotiates and, on kernels without ESP, encrypts
+		cat <<-'LIST'
+			charon-systemd   charon-systemd
+			swanctl          strongswan-swanctl
+			/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so libcharon-extra-plugins
+			/usr/lib/ipsec/plugins/libstrongswan-openssl.so libstrongswan-standard-plugins
+		LIST
+		;;
 	demo) ;;
 	*)
-		echo "install-deps: there is no set $1; sets are: build test demo generate kernels image" >&2
+		echo "install-deps: there is no set $1; sets are: build test demo generate kernels image ipsec" >&2
 		exit 2
 		;;
 	esac
@@ -70,7 +78,7 @@ have() {
 }
 
 missing=()
-for set in "${@:?name a set: build test demo generate kernels image}"; do
+for set in "${@:?name a set: build test demo generate kernels image ipsec}"; do
 	listed=$(needs "$set")
 	while read -r what package; do
 		have "$what" || missing+=("$package")
