@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
 
+	"github.com/ravencni/raven/pkg/tunnel/detached"
+	"github.com/ravencni/raven/pkg/tunnel/ipsec"
 	"github.com/ravencni/raven/pkg/tunnel/wireguard"
 	"github.com/ravencni/raven/pkg/version"
 )
@@ -63,7 +65,7 @@ func newCommand(out, err io.Writer) *command {
 	})
 	c.options.register(c.root.Flags())
 	c.root.Flags().SortFlags = false
-	c.root.AddCommand(deviceCommand(), tunnelsCommand(), idleCommand())
+	c.root.AddCommand(deviceCommand(), ipsecCommand(), tunnelsCommand(), idleCommand())
 	return c
 }
 
@@ -125,5 +127,23 @@ func deviceCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&opts.Name, "name", wireguard.DefaultDevice, "name of the device")
+	return cmd
+}
+
+// ipsecCommand is the process that holds charon; the agent starts it.
+func ipsecCommand() *cobra.Command {
+	opts := ipsec.DaemonOptions{}
+	cmd := &cobra.Command{
+		Use:    "ipsec-daemon",
+		Short:  "Hold strongSwan's charon and keep its connections, until told to end",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			opts.Logger = slog.New(slog.NewTextHandler(detached.NewLog(os.Stderr), nil))
+			return ipsec.RunDaemon(cmd.Context(), opts)
+		},
+	}
+	cmd.Flags().StringVar(&opts.Device, "device", ipsec.DefaultDevice, "name of the tunnel device")
+	cmd.Flags().StringVar(&opts.RunDir, "run-dir", ipsec.DefaultRunDir, "folder of the sockets")
 	return cmd
 }

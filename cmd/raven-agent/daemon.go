@@ -26,6 +26,7 @@ import (
 	"github.com/ravencni/raven/pkg/datapath/route"
 	"github.com/ravencni/raven/pkg/datapath/sysctl"
 	"github.com/ravencni/raven/pkg/tunnel"
+	"github.com/ravencni/raven/pkg/tunnel/ipsec"
 	"github.com/ravencni/raven/pkg/tunnel/plain"
 	"github.com/ravencni/raven/pkg/tunnel/wireguard"
 	"github.com/ravencni/raven/pkg/version"
@@ -150,7 +151,11 @@ func drivers(s *settings, log *slog.Logger) []agent.DriverChoice {
 	return []agent.DriverChoice{
 		{Name: wireguard.Name, New: encrypted},
 		{Name: plain.Name, New: clear, Refuse: refuse},
-		{Name: "ipsec", Refuse: errNoIPsec},
+		{Name: ipsec.Name, New: func() (tunnel.Driver, error) {
+			return ipsec.New(ipsec.Options{
+				StateDir: s.stateDir, Logger: log, External: s.externalDevice, Secret: ipsec.Secret(s.pskFile, s.psk),
+			})
+		}},
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/ravencni/raven/pkg/agent/source"
 	"github.com/ravencni/raven/pkg/datapath"
 	"github.com/ravencni/raven/pkg/datapath/accel"
+	"github.com/ravencni/raven/pkg/tunnel/ipsec"
 )
 
 // options are the flags as they were given.
@@ -24,6 +25,7 @@ type options struct {
 	kubeconfig, manifests     string
 	publishDir, stateDir      string
 	vpnDriver, vpnBindPort    string
+	pskFile                   string
 	forwardNodeIP             bool
 	natTraversal              bool
 	routeDriver               string
@@ -51,7 +53,8 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.manifests, "manifests", "", "folder of YAML or JSON manifests to read instead of an API server; it is watched")
 	f.StringVar(&o.publishDir, "publish-dir", "", "with --manifests: folder to write this node's TunnelEndpoint to")
 	f.StringVar(&o.stateDir, "state-dir", datapath.StateDir, "folder for keys, the last good input and recorded sysctls")
-	f.StringVar(&o.vpnDriver, "vpn-driver", "", "tunnel driver: wireguard, or plain together with --allow-unencrypted-tunnel (default: vpn-driver of ConfigMap raven-agent-config; ipsec where that is absent too, which is not built yet)")
+	f.StringVar(&o.vpnDriver, "vpn-driver", "", "tunnel driver: ipsec (alias libreswan), wireguard, or plain together with --allow-unencrypted-tunnel (default: vpn-driver of ConfigMap raven-agent-config; ipsec where that is absent too)")
+	f.StringVar(&o.pskFile, "vpn-psk-file", "", "file that holds the pre-shared key of the ipsec driver (default: the environment's "+ipsec.SecretVariable+")")
 	f.StringVar(&o.vpnBindPort, "vpn-bind-port", "", "UDP port of the tunnel where the Gateway names none (default 4500)")
 	f.BoolVar(&o.forwardNodeIP, "forward-node-ip", true, "route the nodes' own addresses between regions, as well as pods")
 	f.BoolVar(&o.natTraversal, "nat-traversal", false, "not built: gateways behind NAT reach one another through an exposed gateway")
@@ -62,7 +65,7 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.BoolVar(&o.xdp, "xdp", false, "also drop VXLAN from strangers and handshake floods in the network driver (native XDP only)")
 	f.IntVar(&o.handshakesPerSecond, "handshakes-per-second", 100, "with --xdp: tunnel handshakes that one source address may start; 0: no limit")
 	f.BoolVar(&o.allowUnencrypted, "allow-unencrypted-tunnel", false, "allow --vpn-driver=plain, which everybody on the way can read")
-	f.BoolVar(&o.externalDevice, "external-tunnel-process", false, "the userspace WireGuard device runs in a container of its own; neither start nor end it")
+	f.BoolVar(&o.externalDevice, "external-tunnel-process", false, "the process that holds the tunnels (the userspace WireGuard device, the IPsec daemon) runs in a container of its own; neither start nor end it")
 	f.BoolVar(&o.loosePodSource, "loose-pod-source", false, "admit a pod's packets from any device but the underlay's, for CNIs that receive them on another device than they send to")
 
 	f.StringVar(&o.metricAddr, "metric-bind-addr", ":10265", "address of /metrics; 0: none")
@@ -87,6 +90,7 @@ func (o *options) register(f *pflag.FlagSet) {
 type settings struct {
 	options
 	address netip.Addr // --node-ip
+	psk     string     // of the environment
 	cluster source.Settings
 	level   slog.Level
 	// warnings tell of flags without effect.
@@ -120,6 +124,10 @@ func (o options) check(f *pflag.FlagSet, env func(string) string) (*settings, er
 			bad("node-ip", "%q is no address of a node; write it like 192.168.0.10, or leave it out", o.nodeIP)
 		}
 		s.address = ip.Unmap()
+	}
+	s.psk = env(ipsec.SecretVariable)
+	if o.pskFile != "" && !filepath.IsAbs(o.pskFile) {
+		bad("vpn-psk-file", "%q is not an absolute path", o.pskFile)
 	}
 	s.checkSource(bad)
 	s.checkCluster(f, bad)
@@ -176,8 +184,6 @@ func (s *settings) checkCluster(f *pflag.FlagSet, bad func(flag, format string, 
 		switch {
 		case err != nil:
 			bad("vpn-driver", "%v", err)
-		case driver == "ipsec" && !s.cleanup:
-			bad("vpn-driver", "%v", errNoIPsec)
 		case driver == "plain" && !s.allowUnencrypted && !s.cleanup:
 			bad("vpn-driver", "%v", errPlain)
 		}
@@ -206,11 +212,8 @@ func (s *settings) checkCluster(f *pflag.FlagSet, bad func(flag, format string, 
 	}
 }
 
-var (
-	errNoIPsec = errors.New("the ipsec driver (alias libreswan) is not built yet; start with --vpn-driver=wireguard")
-	errPlain   = errors.New("the plain driver does not encrypt; use wireguard, or add --allow-unencrypted-tunnel where the " +
-		"way between the gateways is protected otherwise")
-)
+var errPlain = errors.New("the plain driver does not encrypt; use ipsec or wireguard, or add --allow-unencrypted-tunnel " +
+	"where the way between the gateways is protected otherwise")
 
 // checkListen reads an address to listen on.
 func checkListen(address string) error {

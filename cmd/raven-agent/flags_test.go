@@ -42,8 +42,7 @@ func TestABadFlagValueIsNamedWithItsRemedy(t *testing.T) {
 		says []string
 	}{
 		{[]string{"--vpn-driver=openvpn"}, []string{"--vpn-driver", "wireguard"}},
-		{[]string{"--vpn-driver=ipsec"}, []string{"not built", "--vpn-driver=wireguard"}},
-		{[]string{"--vpn-driver=libreswan"}, []string{"not built", "--vpn-driver=wireguard"}},
+		{[]string{"--vpn-psk-file=secret"}, []string{"--vpn-psk-file", "absolute"}},
 		{[]string{"--vpn-driver=plain"}, []string{"does not encrypt", "--allow-unencrypted-tunnel"}},
 		{[]string{"--nat-traversal"}, []string{"--nat-traversal", "exposed gateway"}},
 		{[]string{"--node-name=Edge_1"}, []string{"--node-name", "Edge_1"}},

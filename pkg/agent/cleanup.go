@@ -44,7 +44,8 @@ func (p *Parts) Cleanup(ctx context.Context, stateDir string, say func(string)) 
 // statePatterns are the files that an agent keeps below its state folder, and what a killed one may have left of them:
 // files are made under a name that begins with a dot.
 var statePatterns = []string{
-	snapshot.FileName, snapshot.FileName + ".bad", "wireguard.*", "wireguard-device.log", local.SocketName + "*",
+	snapshot.FileName, snapshot.FileName + ".bad", "wireguard.*", "wireguard-device.log", "ipsec-daemon.log",
+	local.SocketName + "*",
 	"." + snapshot.FileName + ".*", ".wireguard.*", ".sysctls.json.*",
 }
 

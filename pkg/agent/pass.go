@@ -30,7 +30,8 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 	if v.Held != "" || (!in.Synced && a.Seed == nil) {
 		// Nothing to go by: whatever is in the kernel stays.
 		old := a.View()
-		v.Plan, v.Host, v.Driver, v.PublicKey, v.Peers = old.Plan, old.Host, old.Driver, old.PublicKey, old.Peers
+		v.Plan, v.Host, v.Driver, v.Peers = old.Plan, old.Host, old.Driver, old.Peers
+		v.PublicKey, v.Offered = old.PublicKey, old.Offered
 		v.UnderlayMTU, v.KeyRequest = old.UnderlayMTU, old.KeyRequest
 		v.ListenPort, v.Datapath, v.DatapathReason = old.ListenPort, old.Datapath, old.DatapathReason
 		v.PodsAccelerated, v.PodsNotAccelerated = old.PodsAccelerated, old.PodsNotAccelerated
@@ -64,7 +65,7 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 	v.Datapath, v.DatapathReason = a.datapathMode(plan)
 	a.notAccelerated(v)
 	v.ListenPort = listenPort(plan, state.Config)
-	v.PublicKey = a.publicKey(ctx, plan, state.Endpoints)
+	v.PublicKey, v.Offered = a.publicKey(ctx, plan, state.Endpoints)
 	v.KeyRequest = a.keyRequest
 	v.Peers = a.peers(ctx)
 	v.Passed = time.Now()

@@ -79,22 +79,24 @@ func listenPort(plan *topology.Plan, config topology.Config) int {
 	return config.TunnelPort
 }
 
-// publicKey is the node's key, for nodes of a region: any of them may be elected. Where the driver cannot say it, the
-// key that was published last stays, since a status without one would make all peers end tunnels that work. While the key
-// is being changed it is the next one, which the peers must know before the device takes it.
-func (a *Agent) publicKey(ctx context.Context, plan *topology.Plan, known []*v1beta1.TunnelEndpoint) string {
+// publicKey is the node's key, for nodes of a region: any of them may be elected. It is empty with drivers that have no
+// such key. Where the driver cannot say it, the key that was published last stays, since a status without one would make
+// all peers end tunnels that work. While the key is being changed it is the next one, which the peers must know before the
+// device takes it.
+func (a *Agent) publicKey(ctx context.Context, plan *topology.Plan, known []*v1beta1.TunnelEndpoint) (key string, offered bool) {
 	if plan.Role == topology.RoleNone {
 		delete(a.problemsNow, "key")
-		return ""
+		return "", false
 	}
 	key, err := a.driver.PublicKey(ctx)
 	if err != nil {
 		a.failed["key"] = oneLine(err)
 		a.problemsNow["key"] = []topology.Problem{{Object: "Node/" + a.Node, Reason: "NoKey", Message: oneLine(err)}}
-		return cmp.Or(a.View().PublicKey, publishedKey(known, a.Node, a.driver.Name()))
+		key = cmp.Or(a.View().PublicKey, publishedKey(known, a.Node, a.driver.Name()))
+		return key, key != ""
 	}
 	delete(a.problemsNow, "key")
-	return cmp.Or(a.rotation.next, key)
+	return cmp.Or(a.rotation.next, key), true
 }
 
 // publishedKey is what a node's TunnelEndpoint says of a driver's key; empty where it says nothing.
@@ -137,7 +139,7 @@ func endpointStatus(v *view.View, last *v1beta1.TunnelEndpointStatus) v1beta1.Tu
 		Gateway: v.Plan.Region, Addresses: nodeIPs(v.Plan), UnderlayMTU: v.UnderlayMTU,
 		Datapath: v.Datapath, DatapathReason: v.DatapathReason, KeyRequest: v.KeyRequest,
 	}
-	if v.PublicKey != "" {
+	if v.Offered {
 		s.Tunnels = []v1beta1.TunnelPort{{Driver: v.Driver, Port: v.ListenPort, PublicKey: v.PublicKey}}
 	}
 	known := map[string]v1beta1.PeerHealth{}

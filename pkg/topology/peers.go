@@ -29,7 +29,7 @@ func (p *projection) fillTunnel() {
 		t.Peers = append(t.Peers, peer)
 		cost = max(cost, p.tunnelCost(p.home, w.far))
 	}
-	t.MTU = p.deviceMTU(hop{p.self.mtu, p.self}.less(cost))
+	t.MTU = p.deviceMTU(p.carried(hop{p.self.mtu, p.self}.less(cost)))
 	p.plan.Tunnel = t
 }
 

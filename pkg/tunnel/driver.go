@@ -61,7 +61,8 @@ type Result struct {
 type Driver interface {
 	// Name is wireguard, ipsec or plain.
 	Name() string
-	// PublicKey returns the node's public key, making the private key on first use. It never rotates a key.
+	// PublicKey returns the node's public key, making the private key on first use. It never rotates a key. It is empty
+	// where the driver's ends prove themselves otherwise, such as by a secret that they share.
 	PublicKey(ctx context.Context) (string, error)
 	// Apply makes the device and its peers what plan says; a plan without a tunnel removes what the driver owns.
 	// One bad peer costs only itself: Apply goes on with the others and returns the joined errors.

@@ -31,7 +31,7 @@ type Agent struct {
 type AgentOptions struct {
 	// Acceleration is auto or off.
 	Acceleration string
-	// Driver is wireguard or plain.
+	// Driver is wireguard, ipsec or plain.
 	Driver string
 	// Forwarding is overlay or direct.
 	Forwarding string
@@ -153,7 +153,8 @@ func (l *Lab) StartAgent(ctx context.Context, o AgentOptions, node string) (*Age
 	}
 	defer log.Close()
 	// The agent outlives the context that it was started under; Stop, the host or the enclosure ends it.
-	args := append(slices.Clone(o.Env), binary)
+	args := append([]string{"VPN_CONNECTION_PSK=the lab's secret"}, o.Env...)
+	args = append(args, binary)
 	a.process, err = h.Start(context.WithoutCancel(ctx), log, "/usr/bin/env", append(args, o.args(l, node)...)...)
 	if err != nil {
 		return nil, err

@@ -29,7 +29,10 @@ type View struct {
 	// UnderlayMTU in bytes, as measured last; 0 on a node of no region, and where it was never measured.
 	UnderlayMTU int
 	// Driver in use; empty before the first pass.
-	Driver    string
+	Driver string
+	// Offered: this node can hold an end of the driver's tunnels. PublicKey is empty for drivers whose ends prove
+	// themselves otherwise.
+	Offered   bool
 	PublicKey string
 	// KeyRequest is the request to change the key that was served last.
 	KeyRequest string

@@ -97,6 +97,9 @@ func startCharon(ctx context.Context, e *enclave, dir string, line func(string))
 	}
 	program, err := exec.LookPath(charonProgram)
 	if err != nil {
+		program, err = exec.LookPath("/usr/sbin/" + charonProgram) // where a user's PATH may not look
+	}
+	if err != nil {
 		return nil, fmt.Errorf("find strongSwan's daemon: %w; install it (Debian: charon-systemd and libcharon-extra-plugins)", err)
 	}
 	out, in, err := os.Pipe()

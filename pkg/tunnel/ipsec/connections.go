@@ -29,7 +29,7 @@ const deadPeerDelay = 5 * time.Second
 // redialPause is how long a peer is left alone after an attempt; it doubles up to redialMost.
 const (
 	redialPause = 2 * time.Second
-	redialMost  = 30 * time.Second
+	redialMost  = 10 * time.Second
 )
 
 // connections keeps charon's connections as they are desired. Its methods must be called one at a time.

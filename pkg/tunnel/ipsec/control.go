@@ -51,6 +51,12 @@ func (d *daemon) serve(ctx context.Context, path string) error {
 		defer d.mu.Unlock()
 		reply(w, d.report())
 	})
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	mux.HandleFunc("DELETE /process", func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, outcome{Changes: 1})
+		end()
+	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Second}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
@@ -100,17 +106,22 @@ func (c control) apply(ctx context.Context, want Desired) (changes int, err erro
 	if err != nil {
 		return 0, fmt.Errorf("encode what is desired: %w", err)
 	}
-	return c.change(ctx, http.MethodPut, body)
+	return c.change(ctx, http.MethodPut, "/desired", body)
 }
 
 // quit asks for charon to end.
 func (c control) quit(ctx context.Context) (changes int, err error) {
-	return c.change(ctx, http.MethodDelete, nil)
+	return c.change(ctx, http.MethodDelete, "/desired", nil)
 }
 
-func (c control) change(ctx context.Context, method string, body []byte) (int, error) {
+// end asks for the process to end, and charon with it.
+func (c control) end(ctx context.Context) (changes int, err error) {
+	return c.change(ctx, http.MethodDelete, "/process", nil)
+}
+
+func (c control) change(ctx context.Context, method, path string, body []byte) (int, error) {
 	var o outcome
-	if err := c.ask(ctx, method, "/desired", body, &o); err != nil {
+	if err := c.ask(ctx, method, path, body, &o); err != nil {
 		return 0, err
 	}
 	if o.Error != "" {

@@ -7,16 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/ravencni/raven/pkg/tunnel/detached"
 )
 
 const (
@@ -48,31 +46,11 @@ type child struct {
 	err   error
 }
 
-// startProcess starts command detached: a session of its own, no open files but the log, no tie to the agent's life or
-// folder, and of the environment only the search path, since the rest may hold secrets. It runs in the namespaces of the
-// calling thread. A goroutine reaps it and closes ended.
+// startProcess starts command detached and records it. A goroutine reaps it and closes ended.
 func startProcess(command []string, stateDir string) (*child, error) {
-	if err := os.MkdirAll(stateDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the state folder: %w", err)
-	}
-	log, err := os.OpenFile(filepath.Join(stateDir, logFile), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
+	cmd, err := detached.Start(command, filepath.Join(stateDir, logFile))
 	if err != nil {
-		return nil, fmt.Errorf("open the log of the WireGuard process: %w", err)
-	}
-	defer log.Close() // the child has its own copy
-	// Files that somebody handed to the agent without close-on-exec must not live on in the child. Kernels before 5.11
-	// do not know the call; there, what the agent inherited, the child inherits.
-	err = unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)
-	if err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINVAL) {
-		return nil, fmt.Errorf("mark the agent's files close-on-exec: %w", err)
-	}
-	cmd := exec.Command(command[0], command[1:]...)
-	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start the WireGuard process %q: %w", command, err)
+		return nil, err
 	}
 	id, idErr := identify(cmd.Process.Pid) // before anybody can reap it
 	c := &child{process: id, handle: cmd.Process, ended: make(chan struct{})}

@@ -15,6 +15,8 @@ import (
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/ipc"
 	"golang.zx2c4.com/wireguard/tun"
+
+	"github.com/ravencni/raven/pkg/tunnel/detached"
 )
 
 // DeviceOptions configure RunDevice.
@@ -38,7 +40,7 @@ func RunDevice(ctx context.Context, opts DeviceOptions) error {
 	}
 	log := opts.Logger
 	if log == nil {
-		log = slog.New(slog.NewTextHandler(&boundedLog{file: os.Stderr, max: maxLogBytes}, nil))
+		log = slog.New(slog.NewTextHandler(detached.NewLog(os.Stderr), nil))
 	}
 	log = log.With("device", name)
 

@@ -135,6 +135,12 @@ func tunnels(ctx context.Context, l *lab.Lab) (map[string]tunnelState, error) {
 	}
 	for i := range l.Spec.Regions {
 		gateway := l.Spec.Regions[i].Gateway().Name
+		if l.Options().Driver == "ipsec" {
+			if err := associations(ctx, l, gateway, all); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		out, err := l.Host(gateway).Run(ctx, "wg", "show", "all", "dump")
 		if err != nil {
 			return nil, err

@@ -38,6 +38,7 @@ func checkCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&options.Acceleration, "acceleration", "auto", "auto or off")
+	cmd.Flags().StringVar(&options.Driver, "vpn-driver", "wireguard", "wireguard, ipsec or plain")
 	cmd.Flags().StringArrayVar(&options.Extra, "agent-flag", nil, "one more flag for every agent")
 	cmd.Flags().BoolVar(&report, "report", false, "write each outcome to the file that "+kernels.ReportVariable+" names")
 	return cmd

@@ -21,7 +21,7 @@ func (c *cluster) flags(cmd *cobra.Command) *cobra.Command {
 	f.BoolVar(&c.bare, "bare", false, "start no agents")
 	f.BoolVar(&c.pair, "pair", false, "two regions with public gateways instead of the tutorial's three")
 	f.StringVar(&c.options.Acceleration, "acceleration", "auto", "auto or off")
-	f.StringVar(&c.options.Driver, "vpn-driver", "wireguard", "wireguard or plain")
+	f.StringVar(&c.options.Driver, "vpn-driver", "wireguard", "wireguard, ipsec or plain")
 	f.StringVar(&c.options.Forwarding, "in-region-forwarding", "overlay", "overlay or direct")
 	f.StringArrayVar(&c.options.Extra, "agent-flag", nil, "one more flag for every agent")
 	return cmd

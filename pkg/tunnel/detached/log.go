@@ -1,4 +1,4 @@
-package wireguard
+package detached
 
 import (
 	"errors"
@@ -8,18 +8,21 @@ import (
 	"sync"
 )
 
-// maxLogBytes bounds the log of a process that may run for years.
-const maxLogBytes = 1 << 20
+// maxBytes bounds the log of a process that may run for years.
+const maxBytes = 1 << 20
 
-// boundedLog writes to a file that it shares with nobody and drops the older half whenever the file has grown beyond
+// Log writes to a file that it shares with nobody and drops the older half whenever the file has grown beyond
 // max bytes. What is no regular file (a terminal, a pipe to a container's runtime) it leaves to its reader.
-type boundedLog struct {
+type Log struct {
 	mu   sync.Mutex
 	file *os.File
 	max  int64
 }
 
-func (l *boundedLog) Write(p []byte) (int, error) {
+// NewLog writes to file, which is kept below 1 MiB where it is a regular one.
+func NewLog(file *os.File) *Log { return &Log{file: file, max: maxBytes} }
+
+func (l *Log) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n, err := l.file.Write(p)
@@ -33,7 +36,7 @@ func (l *boundedLog) Write(p []byte) (int, error) {
 	return n, l.shorten(info.Size())
 }
 
-func (l *boundedLog) shorten(size int64) error {
+func (l *Log) shorten(size int64) error {
 	keep := make([]byte, l.max/2)
 	if _, err := l.file.ReadAt(keep, size-int64(len(keep))); err != nil && !errors.Is(err, io.EOF) {
 		keep = nil // not opened for reading

@@ -1,4 +1,4 @@
-package wireguard
+package detached
 
 import (
 	"fmt"
@@ -9,12 +9,12 @@ import (
 )
 
 func TestALogStaysBelowItsBoundAndKeepsTheLastWords(t *testing.T) {
-	file, err := os.OpenFile(filepath.Join(t.TempDir(), logFile), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
+	file, err := os.OpenFile(filepath.Join(t.TempDir(), "log"), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	log := &boundedLog{file: file, max: 1000}
+	log := &Log{file: file, max: 1000}
 	for i := range 500 {
 		if _, err := fmt.Fprintf(log, "line %d\n", i); err != nil {
 			t.Fatal(err)

@@ -1,0 +1,34 @@
+package ipsec
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// SecretVariable is the environment's name for the pre-shared key.
+const SecretVariable = "VPN_CONNECTION_PSK"
+
+// errNoSecret: the agent was given none.
+var errNoSecret = errors.New("there is no pre-shared key: put one into key vpn-connection-psk of Secret kube-system/raven-agent-secret, " +
+	"which becomes the environment's " + SecretVariable + ", or name a file that holds it (--vpn-psk-file)")
+
+// Secret returns a reader of the pre-shared key: the content of a file, which may change, or where none is named, the
+// value.
+func Secret(file, value string) func() (string, error) {
+	return func() (string, error) {
+		text := value
+		if file != "" {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				return "", fmt.Errorf("read the pre-shared key: %w", err)
+			}
+			text = string(content)
+		}
+		if text = strings.TrimSpace(text); text == "" {
+			return "", errNoSecret
+		}
+		return text, nil
+	}
+}
