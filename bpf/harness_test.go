@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -14,6 +15,8 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/vishvananda/netlink"
+
+	"github.com/ravencni/raven/test/kernels"
 )
 
 // The verdicts of tc and XDP programs (include/uapi/linux/pkt_cls.h, bpf.h).
@@ -115,6 +118,11 @@ func (n *node) load(tunnelEthernet bool) {
 			n.t.Fatalf("read the object of %s: %v", name, err)
 		}
 		spec = spec.Copy()
+		if os.Getenv(kernels.SmallMapsVariable) != "" {
+			for _, m := range spec.Maps {
+				m.MaxEntries = min(m.MaxEntries, 4096)
+			}
+		}
 		if v := spec.Variables["raven_tunnel_ethernet"]; v != nil && tunnelEthernet {
 			if err := v.Set(uint8(1)); err != nil {
 				n.t.Fatalf("set raven_tunnel_ethernet: %v", err)

@@ -25,6 +25,10 @@ type Outcome struct {
 // that runs it, and is no output.
 const ReportVariable = "RAVEN_KERNELS_REPORT"
 
+// SmallMapsVariable is the environment variable that asks the tests of single packets for small maps: an emulated
+// processor takes most of the time to lay out room for flows that no packet of them needs.
+const SmallMapsVariable = "RAVEN_KERNELS_SMALL_MAPS"
+
 // What the serial ports of a guest are for, in order; the first is the kernel's console.
 const (
 	portOutput = "/dev/ttyS1"

@@ -50,11 +50,12 @@ func Suites(bin, tree string) []Suite {
 	kernelWireGuard.Env = []string{"RAVEN_TEST_WIREGUARD=kernel"}
 	lab := &Job{Command: append([]string{filepath.Join(bin, "raven-lab"), "check", "--report"}, LabChecks...), Dir: tree, Memory: 2048,
 		Modules: []string{"wireguard", "vxlan"}, Limit: 45 * time.Minute}
+	// What a packet costs is no question to an emulated processor.
+	packets := tests("bpf.test", "bpf", 30*time.Minute, "-test.skip", verifierTest+"|^TestCostOfEachProgramPerPacket$")
+	packets.Env = []string{SmallMapsVariable + "=1"}
 	return []Suite{
 		{Name: "programs load", Driver: DriverNone, Counts: true, Job: tests("bpf.test", "bpf", 15*time.Minute, "-test.run", verifierTest)},
-		// What a packet costs is no question to an emulated processor.
-		{Name: "packets", Driver: DriverNone, Job: tests("bpf.test", "bpf", 30*time.Minute,
-			"-test.skip", verifierTest+"|^TestCostOfEachProgramPerPacket$")},
+		{Name: "packets", Driver: DriverNone, Job: packets},
 		{Name: "attachments, restarts, upgrades", Driver: DriverNone, Job: tests("accel.test", "pkg/datapath/accel", 30*time.Minute,
 			"-test.run", "Attached|RestartedDaemon|Cleanup|ByHandComesBack|Upgrade|Foreign|Layout|Kfunc|TCX")},
 		{Name: "driver", Driver: DriverWireGuard, Job: kernelWireGuard},
