@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -16,6 +17,7 @@ import (
 	"github.com/ravencni/raven/pkg/agent/health"
 	"github.com/ravencni/raven/pkg/agent/lock"
 	"github.com/ravencni/raven/pkg/agent/metrics"
+	"github.com/ravencni/raven/pkg/agent/probe"
 	"github.com/ravencni/raven/pkg/agent/publish"
 	"github.com/ravencni/raven/pkg/agent/snapshot"
 	"github.com/ravencni/raven/pkg/agent/source"
@@ -65,14 +67,16 @@ func daemon(ctx context.Context, s *settings, log *slog.Logger) error {
 
 	p.Metrics = metrics.New(version.String())
 	a := agent.New(*p)
-	a.Observe(p.Metrics, metrics.Sources{Programs: programs, FilterDrops: drops})
+	prober := probe.New(func() map[string]netip.Addr { return a.View().PeerAddrs })
+	a.Observe(p.Metrics, metrics.Sources{Programs: programs, FilterDrops: drops, Quality: prober.Quality})
 	log.Info("raven-agent starts", "version", version.String(), "node", s.nodeName, "snapshot", p.Seed != nil)
 
 	serving, stop := context.WithCancel(ctx)
 	var pages sync.WaitGroup
 	pages.Go(func() { agent.Serve(serving, "metrics", s.metricAddr, pageOf("/metrics", p.Metrics.Handler()), log) })
 	pages.Go(func() { agent.Serve(serving, "health", s.healthAddr, health.Handler(a.Heart(), a.View), log) })
-	pages.Go(func() { serveTools(serving, s, p, a, drops, programs, log) })
+	pages.Go(func() { prober.Run(serving) })
+	pages.Go(func() { serveTools(serving, s, p, a, prober, drops, programs, log) })
 	err = a.Run(ctx)
 	stop()
 	pages.Wait()

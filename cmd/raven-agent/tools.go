@@ -10,11 +10,12 @@ import (
 	"github.com/ravencni/raven/pkg/agent"
 	"github.com/ravencni/raven/pkg/agent/local"
 	"github.com/ravencni/raven/pkg/agent/metrics"
+	"github.com/ravencni/raven/pkg/agent/probe"
 	"github.com/ravencni/raven/pkg/version"
 )
 
 // serveTools answers ravenctl on this node until ctx is done. An agent that cannot do so works on.
-func serveTools(ctx context.Context, s *settings, p *agent.Parts, a *agent.Agent,
+func serveTools(ctx context.Context, s *settings, p *agent.Parts, a *agent.Agent, prober *probe.Prober,
 	drops func(context.Context) (map[string]uint64, error), programs func(context.Context) ([]metrics.ProgramCounter, error),
 	log *slog.Logger,
 ) {
@@ -34,6 +35,17 @@ func serveTools(ctx context.Context, s *settings, p *agent.Parts, a *agent.Agent
 			}
 			return out
 		},
+	}
+	sources.Quality = func(peers []local.Peer) {
+		known := prober.Quality()
+		for i := range peers {
+			if q, ok := known[peers[i].Node]; ok {
+				peers[i].Loss = new(q.Loss)
+				if q.RTT >= 0 {
+					peers[i].RTT = new(q.RTT)
+				}
+			}
+		}
 	}
 	if f, ok := p.Filter.(interface{ Warnings() []string }); ok {
 		sources.Warnings = f.Warnings

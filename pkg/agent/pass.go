@@ -32,7 +32,7 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 		old := a.View()
 		v.Plan, v.Host, v.Driver, v.Peers = old.Plan, old.Host, old.Driver, old.Peers
 		v.PublicKey, v.Offered = old.PublicKey, old.Offered
-		v.UnderlayMTU, v.KeyRequest = old.UnderlayMTU, old.KeyRequest
+		v.UnderlayMTU, v.KeyRequest, v.PeerAddrs = old.UnderlayMTU, old.KeyRequest, old.PeerAddrs
 		v.ListenPort, v.Datapath, v.DatapathReason = old.ListenPort, old.Datapath, old.DatapathReason
 		v.PodsAccelerated, v.PodsNotAccelerated = old.PodsAccelerated, old.PodsNotAccelerated
 		a.problemsNow["held"] = nil
@@ -67,7 +67,7 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 	v.ListenPort = listenPort(plan, state.Config)
 	v.PublicKey, v.Offered = a.publicKey(ctx, plan, state.Endpoints)
 	v.KeyRequest = a.keyRequest
-	v.Peers = a.peers(ctx)
+	v.Peers, v.PeerAddrs = a.peers(ctx), peerAddrs(plan, state.Nodes)
 	v.Passed = time.Now()
 	if a.Metrics != nil {
 		a.Metrics.Passed(time.Since(begin).Seconds())

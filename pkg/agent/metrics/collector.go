@@ -48,6 +48,9 @@ var (
 	peerHandshake = desc("raven_tunnel_peer_handshake_age_seconds", "Time since the last handshake; absent before the first.", "peer", "region")
 	peerRx        = desc("raven_tunnel_peer_receive_bytes_total", "Bytes received from the peer.", "peer", "region")
 	peerTx        = desc("raven_tunnel_peer_transmit_bytes_total", "Bytes sent to the peer.", "peer", "region")
+	peerRTT       = desc("raven_tunnel_peer_rtt_seconds", "Last round trip through the tunnel, by ICMP echo to the peer's node address; absent before the first answer.", "peer", "region")
+	peerLoss      = desc("raven_tunnel_peer_loss_ratio", "Share of the last 20 echo requests through the tunnel without an answer, 0 to 1.", "peer", "region")
+	mtuBytes      = desc("raven_mtu_bytes", "Largest IP packet: of the underlay as measured, of raven0 and the tunnel as planned.", "device")
 
 	packets     = desc("raven_packets_total", "Packets that a BPF program let go of, by verdict (redirect, pass, drop) and reason.", "program", "verdict", "reason")
 	bytes       = desc("raven_bytes_total", "Bytes of those packets.", "program", "verdict", "reason")
@@ -69,6 +72,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	collectPlan(out, v.Plan)
 	collectPeers(out, v)
+	collectMTU(out, v)
+	c.collectQuality(out, v)
 	c.collectKernel(ctx, out)
 }
 
@@ -135,13 +140,44 @@ func collectPlan(out chan<- prometheus.Metric, plan *topology.Plan) {
 	gauge(out, planConflict, float64(len(plan.Conflicts)))
 }
 
-func collectPeers(out chan<- prometheus.Metric, v *view.View) {
+// regionsOf maps the tunnel's peers to their regions.
+func regionsOf(v *view.View) map[string]string {
 	regions := map[string]string{}
 	if v.Plan != nil && v.Plan.Tunnel != nil {
 		for _, p := range v.Plan.Tunnel.Peers {
 			regions[p.Node] = p.Region
 		}
 	}
+	return regions
+}
+
+func collectMTU(out chan<- prometheus.Metric, v *view.View) {
+	if v.UnderlayMTU > 0 {
+		gauge(out, mtuBytes, float64(v.UnderlayMTU), "underlay")
+	}
+	if v.Plan != nil && v.Plan.Overlay != nil {
+		gauge(out, mtuBytes, float64(v.Plan.Overlay.MTU), "overlay")
+	}
+	if v.Plan != nil && v.Plan.Tunnel != nil {
+		gauge(out, mtuBytes, float64(v.Plan.Tunnel.MTU), "tunnel")
+	}
+}
+
+func (c *collector) collectQuality(out chan<- prometheus.Metric, v *view.View) {
+	if c.sources.Quality == nil {
+		return
+	}
+	regions := regionsOf(v)
+	for node, q := range c.sources.Quality() {
+		if q.RTT >= 0 {
+			gauge(out, peerRTT, q.RTT, node, regions[node])
+		}
+		gauge(out, peerLoss, q.Loss, node, regions[node])
+	}
+}
+
+func collectPeers(out chan<- prometheus.Metric, v *view.View) {
+	regions := regionsOf(v)
 	seen := map[string]bool{}
 	for _, p := range v.Peers {
 		if seen[p.Node] {

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/ravencni/raven/pkg/agent/probe"
 	"github.com/ravencni/raven/pkg/agent/view"
 )
 
@@ -28,6 +29,8 @@ type Sources struct {
 	FilterDrops func(context.Context) (map[string]uint64, error)
 	// SnapshotAge is in seconds; negative: there is no snapshot.
 	SnapshotAge func() float64
+	// Quality of the ways to the tunnel's peers, by node.
+	Quality func() map[string]probe.Quality
 }
 
 // Metrics are the agent's own registry.

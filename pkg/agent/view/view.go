@@ -3,6 +3,7 @@
 package view
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
@@ -37,6 +38,8 @@ type View struct {
 	// KeyRequest is the request to change the key that was served last.
 	KeyRequest string
 	Peers      []tunnel.PeerStatus
+	// PeerAddrs are addresses of the peers that lead through the tunnel, by node.
+	PeerAddrs map[string]netip.Addr
 	// ListenPort is where the tunnel driver listens, or would on a node that is not the gateway now.
 	ListenPort int
 
