@@ -111,6 +111,12 @@ test-ipsec: ## Test the IPsec driver with strongSwan's charon between network na
 	@hack/install-deps.sh test ipsec
 	RAVEN_TEST_IPSEC=1 go test -race -count=1 -timeout 10m $(TESTFLAGS) ./pkg/tunnel/ipsec/...
 
+.PHONY: test-faults
+test-faults: build ## Break nodes of a lab in more than forty ways, each to be diagnosed by ravenctl (root)
+	$(as_root)
+	@hack/install-deps.sh test
+	go test -count=1 -timeout 10m $(TESTFLAGS) ./test/faults
+
 .PHONY: test-floors
 test-floors: build ## Measure acceleration against the baseline and hold it to its floors (root, a quiet machine)
 	$(as_root)
