@@ -37,8 +37,8 @@ configure() {
 	case ${VPN_DRIVER:-$driver} in
 	wireguard) ;;
 	ipsec | libreswan | '')
-		grep -q '"ipsec", Refuse' cmd/raven-agent/daemon.go &&
-			die "the ipsec driver, which is the default, is not built yet: VPN_DRIVER=wireguard make deploy"
+		die "the ipsec driver, which is the default, cannot be had on a cluster yet, since the image has no strongSwan:" \
+			"VPN_DRIVER=wireguard make deploy"
 		;;
 	*) die "VPN_DRIVER is ${VPN_DRIVER:-$driver}: use wireguard or ipsec (alias libreswan)" ;;
 	esac

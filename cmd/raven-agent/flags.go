@@ -184,6 +184,8 @@ func (s *settings) checkCluster(f *pflag.FlagSet, bad func(flag, format string, 
 		switch {
 		case err != nil:
 			bad("vpn-driver", "%v", err)
+		case driver == ipsec.Name && s.externalDevice && !s.cleanup:
+			bad("vpn-driver", "%v", errIPsecOutside)
 		case driver == "plain" && !s.allowUnencrypted && !s.cleanup:
 			bad("vpn-driver", "%v", errPlain)
 		}
@@ -211,6 +213,10 @@ func (s *settings) checkCluster(f *pflag.FlagSet, bad func(flag, format string, 
 		s.cluster.ServiceCIDRs = append(s.cluster.ServiceCIDRs, p.Masked())
 	}
 }
+
+// errIPsecOutside keeps a ConfigMap from taking the tunnels of a cluster whose image cannot hold them.
+var errIPsecOutside = errors.New("the ipsec driver (alias libreswan) needs strongSwan's charon, which the container that holds the " +
+	"tunnels (--external-tunnel-process) does not have yet; use wireguard")
 
 var errPlain = errors.New("the plain driver does not encrypt; use ipsec or wireguard, or add --allow-unencrypted-tunnel " +
 	"where the way between the gateways is protected otherwise")

@@ -42,6 +42,7 @@ func TestABadFlagValueIsNamedWithItsRemedy(t *testing.T) {
 		says []string
 	}{
 		{[]string{"--vpn-driver=openvpn"}, []string{"--vpn-driver", "wireguard"}},
+		{[]string{"--vpn-driver=libreswan", "--external-tunnel-process"}, []string{"charon", "use wireguard"}},
 		{[]string{"--vpn-psk-file=secret"}, []string{"--vpn-psk-file", "absolute"}},
 		{[]string{"--vpn-driver=plain"}, []string{"does not encrypt", "--allow-unencrypted-tunnel"}},
 		{[]string{"--nat-traversal"}, []string{"--nat-traversal", "exposed gateway"}},
