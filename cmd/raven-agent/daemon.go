@@ -65,6 +65,9 @@ func daemon(ctx context.Context, s *settings, log *slog.Logger) error {
 		return err
 	}
 
+	if s.cniConfDir != "" {
+		installCNI(p, s, log)
+	}
 	p.Metrics = metrics.New(version.String())
 	a := agent.New(*p)
 	prober := probe.New(func() map[string]netip.Addr { return a.View().PeerAddrs })
@@ -209,7 +212,7 @@ func runCleanup(ctx context.Context, s *settings, log *slog.Logger, out io.Write
 		count++
 		fmt.Fprintln(out, line)
 	}
-	err = p.Cleanup(ctx, s.stateDir, say)
+	err = s.withoutCNI(ctx, say, func() error { return p.Cleanup(ctx, s.stateDir, say) })
 	if s.cleanupState {
 		err = errors.Join(err, agent.RemoveState(s.stateDir, say))
 	}

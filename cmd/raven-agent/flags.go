@@ -43,6 +43,8 @@ type options struct {
 	logLevel               string
 	cleanup, cleanupState  bool
 
+	cniConfDir, cniBinDir, cniPlugin string
+
 	forceFailure, forceClsact, userspace bool
 }
 
@@ -67,6 +69,10 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.BoolVar(&o.allowUnencrypted, "allow-unencrypted-tunnel", false, "allow --vpn-driver=plain, which everybody on the way can read")
 	f.BoolVar(&o.externalDevice, "external-tunnel-process", false, "the process that holds the tunnels (the userspace WireGuard device, the IPsec daemon) runs in a container of its own; neither start nor end it")
 	f.BoolVar(&o.loosePodSource, "loose-pod-source", false, "admit a pod's packets from any device but the underlay's, for CNIs that receive them on another device than they send to")
+
+	f.StringVar(&o.cniConfDir, "cni-conf-dir", "", "the runtime's folder of CNI configurations, such as /etc/cni/net.d: put raven-cni into the chain, and keep it there (default: leave CNI alone)")
+	f.StringVar(&o.cniBinDir, "cni-bin-dir", "", "with --cni-conf-dir: the runtime's folder of CNI plugins, such as /opt/cni/bin")
+	f.StringVar(&o.cniPlugin, "cni-plugin", "", "with --cni-conf-dir: the plugin's binary to install (default: raven-cni beside this program)")
 
 	f.StringVar(&o.metricAddr, "metric-bind-addr", ":10265", "address of /metrics; 0: none")
 	f.StringVar(&o.healthAddr, "health-probe-addr", ":10275", "address of /healthz and /readyz; 0: none")
@@ -152,6 +158,7 @@ func (o options) check(f *pflag.FlagSet, env func(string) string) (*settings, er
 	if err := s.level.UnmarshalText([]byte(o.logLevel)); err != nil {
 		bad("log-level", "%q is none of debug, info, warn, error", o.logLevel)
 	}
+	s.checkCNI(bad)
 	if o.cleanupState && !o.cleanup {
 		bad("cleanup-state", "it only makes sense together with --cleanup")
 	}

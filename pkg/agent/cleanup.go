@@ -45,7 +45,7 @@ func (p *Parts) Cleanup(ctx context.Context, stateDir string, say func(string)) 
 // files are made under a name that begins with a dot.
 var statePatterns = []string{
 	snapshot.FileName, snapshot.FileName + ".bad", "wireguard.*", "wireguard-device.log", "ipsec-daemon.log",
-	local.SocketName + "*",
+	local.SocketName + "*", "cni.log", "cni.log.1",
 	"." + snapshot.FileName + ".*", ".wireguard.*", ".sysctls.json.*",
 }
 

@@ -67,6 +67,10 @@ type Parts struct {
 	// Track is told after each pass which devices matter besides Raven's own; nil: nobody wants to know.
 	Track func(indices ...int)
 
+	// Beside tells the problems of what runs beside the loop and is no applier, such as the CNI plugin's installation;
+	// nil: there is nothing.
+	Beside func() []topology.Problem
+
 	// Publisher is nil where nothing is published.
 	Publisher *publish.Publisher
 	Metrics   *metrics.Metrics

@@ -188,6 +188,9 @@ func (a *Agent) finish(in source.Input, v *view.View) {
 // show tells the outcome: view, log and published status.
 func (a *Agent) show(v *view.View) {
 	v.Failed = maps.Clone(a.failed) // readers of the view run beside the loop
+	if a.Beside != nil {
+		a.problemsNow["beside"] = a.Beside()
+	}
 	v.Problems, v.Elsewhere = a.gather()
 	a.problems.Set(v.Problems, v.Elsewhere)
 	a.latest.Store(v)

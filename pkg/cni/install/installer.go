@@ -91,6 +91,11 @@ func (i *Installer) Problems() []Problem {
 // Run installs the plugin and repairs the installation until ctx is done, which leaves it as it is. It calls changed
 // after a change of Problems. An error says that the folder cannot be watched.
 func (i *Installer) Run(ctx context.Context, changed func()) error {
+	for _, dir := range []string{i.options.ConfDir, i.options.BinDir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make the folder of CNI configurations or plugins: %w", err)
+		}
+	}
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch CNI configurations: %w", err)
