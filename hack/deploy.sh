@@ -37,7 +37,7 @@ configure() {
 	case ${VPN_DRIVER:-$driver} in
 	wireguard) ;;
 	ipsec | libreswan | '')
-		die "the ipsec driver, which is the default, cannot be had on a cluster yet, since the image has no strongSwan:" \
+		die "the ipsec driver, which is the default, cannot be had on a cluster yet, since raven-tunnel-ds does not run strongSwan:" \
 			"VPN_DRIVER=wireguard make deploy"
 		;;
 	*) die "VPN_DRIVER is ${VPN_DRIVER:-$driver}: use wireguard or ipsec (alias libreswan)" ;;
