@@ -218,6 +218,9 @@ func (d *Driver) remove(ctx context.Context) (changes int, err error) {
 		if l, findErr := link.Find(d.opts.Device); findErr != nil || l != nil {
 			return false
 		}
+		if _, statErr := os.Stat(filepath.Join(d.opts.RunDir, configFile)); !errors.Is(statErr, fs.ErrNotExist) {
+			return false // goes last of all
+		}
 		_, reportErr := d.control.report(ctx)
 		return d.opts.External || errors.Is(reportErr, errNoDaemon)
 	})
