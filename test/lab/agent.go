@@ -73,6 +73,17 @@ func (o AgentOptions) args(l *Lab, node string) []string {
 	return append(args, o.Extra...)
 }
 
+// TunnelDevice is what gateways call the device of the agents' driver.
+func (l *Lab) TunnelDevice() string {
+	switch l.Options().Driver {
+	case "plain":
+		return "raven-plain0"
+	case "ipsec":
+		return "raven-ipsec0"
+	}
+	return "raven-wg0"
+}
+
 // FindAgent looks for the agent's binary: the file named by RAVEN_AGENT, bin/ in or above the working folder, the
 // folder of this program.
 func FindAgent() (string, error) {

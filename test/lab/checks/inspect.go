@@ -155,7 +155,7 @@ var Attachments = Check{
 			if err != nil {
 				return "", err
 			}
-			want := programsOf(e)
+			want := programsOf(e, l.TunnelDevice())
 			for dev, program := range want {
 				programs, err := attached(l.Host(node), dev)
 				if err != nil {
@@ -192,7 +192,7 @@ var AttachmentsClsact = Check{
 			if err := json.Unmarshal([]byte(out), &net); err != nil {
 				return "", fmt.Errorf("read bpftool's listing: %w: %s", err, out)
 			}
-			for dev, program := range programsOf(e) {
+			for dev, program := range programsOf(e, l.TunnelDevice()) {
 				found := slices.ContainsFunc(net[0].TC, func(at struct{ Devname, Kind, Name string }) bool {
 					return at.Devname == dev && at.Kind == "clsact/ingress" && strings.HasPrefix(at.Name, program)
 				})
@@ -206,11 +206,11 @@ var AttachmentsClsact = Check{
 	},
 }
 
-// programsOf maps the devices of a node to the programs that they run.
-func programsOf(node end) map[string]string {
+// programsOf maps the devices of a node to the programs that they run; tunnel is the gateways' tunnel device.
+func programsOf(node end, tunnel string) map[string]string {
 	programs := map[string]string{"raven0": "raven_from_overlay"}
 	if node.region.Gateway().Name == node.node.Name {
-		programs["raven-wg0"] = "raven_from_tunnel"
+		programs[tunnel] = "raven_from_tunnel"
 	}
 	for _, p := range node.node.Pods {
 		programs[lab.HostVeth(p)] = "raven_from_pod"

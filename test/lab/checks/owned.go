@@ -27,6 +27,21 @@ func ipDel(command string) func(string) string {
 	return func(line string) string { return command + " " + line }
 }
 
+// tunnelDevice stands for the device of the lab's driver.
+const tunnelDevice = "TUNNEL"
+
+// on puts the lab's tunnel device where it belongs.
+func (o owned) on(device string) owned {
+	put := func(text string) string { return strings.ReplaceAll(text, tunnelDevice, device) }
+	words, remove := slices.Clone(o.words), o.remove
+	for i := range words {
+		words[i] = put(words[i])
+	}
+	o.list, o.words = put(o.list), words
+	o.remove = func(line string) string { return put(remove(line)) }
+	return o
+}
+
 // ownedObjects are one of each kind, on a gateway and on a member.
 var ownedObjects = []owned{
 	{"hangzhou-2", "rule to 9027", "ip rule show prio 100", []string{"9027"}, ruleDel("ip rule"), "[RULE]"},
@@ -35,7 +50,7 @@ var ownedObjects = []owned{
 	{"hangzhou-1", "IPv6 rule to 9028", "ip -6 rule show prio 100", []string{"9028"}, ruleDel("ip -6 rule"), "[RULE]"},
 	{"hangzhou-2", "route", "ip route show table 9027", []string{"raven0", "/24"}, ipDel("ip route del table 9027"), "[ROUTE]"},
 	{"hangzhou-2", "IPv6 route", "ip -6 route show table 9027", []string{"raven0", "/64"}, ipDel("ip -6 route del table 9027"), "[ROUTE]"},
-	{"hangzhou-1", "tunnel route", "ip route show table 9027", []string{"raven-wg0", "/24"}, ipDel("ip route del table 9027"), "[ROUTE]"},
+	{"hangzhou-1", "tunnel route", "ip route show table 9027", []string{tunnelDevice, "/24"}, ipDel("ip route del table 9027"), "[ROUTE]"},
 	{"hangzhou-1", "throw route", "ip route show table 9027", []string{"throw"}, ipDel("ip route del table 9027"), "[ROUTE]"},
 	{"hangzhou-1", "IPv6 throw route", "ip -6 route show table 9027", []string{"throw"}, ipDel("ip -6 route del table 9027"), "[ROUTE]"},
 	{"hangzhou-1", "in-region route", "ip route show table 9028", []string{"raven0"}, ipDel("ip route del table 9028"), "[ROUTE]"},
@@ -45,7 +60,7 @@ var ownedObjects = []owned{
 	{"hangzhou-2", "FDB entry", "bridge fdb show dev raven0", []string{"dst"}, fdbDel, "[FDB]"},
 	{"hangzhou-2", "address", "ip -4 -o address show dev raven0 scope global", []string{"inet"}, addrDel("raven0"), "[ADDR]"},
 	{"hangzhou-2", "IPv6 address", "ip -6 -o address show dev raven0 scope global", []string{"inet6"}, addrDel("raven0"), "[ADDR]"},
-	{"hangzhou-1", "tunnel address", "ip -4 -o address show dev raven-wg0 scope global", []string{"inet"}, addrDel("raven-wg0"), "[ADDR]"},
+	{"hangzhou-1", "tunnel address", "ip -4 -o address show dev " + tunnelDevice + " scope global", []string{"inet"}, addrDel(tunnelDevice), "[ADDR]"},
 	{"hangzhou-2", "nft rule", "nft -a list chain inet raven prerouting", []string{"handle", "iifname"}, nftRuleDel, "[NFT]# new generation"},
 	{"hangzhou-1", "nft table", "nft list tables", []string{"inet raven"}, func(string) string { return "nft delete table inet raven" }, "[NFT]# new generation"},
 }
@@ -67,7 +82,7 @@ var OwnedComeBack = Check{
 					return "", err
 				}
 			}
-			if e := o.comesBack(ctx, l, monitors[o.node]); e != nil {
+			if e := o.on(l.TunnelDevice()).comesBack(ctx, l, monitors[o.node]); e != nil {
 				err = errors.Join(err, fmt.Errorf("%s on %s: %w", o.name, o.node, e))
 			}
 		}

@@ -69,7 +69,7 @@ var StrictSources = Check{
 			want := map[string]string{"all": "1"}
 			for _, link := range links {
 				want[link.Attrs().Name] = "1"
-				if name := link.Attrs().Name; name == "raven0" || name == "raven-wg0" {
+				if name := link.Attrs().Name; name == "raven0" || name == l.TunnelDevice() {
 					want[name] = "2"
 				}
 			}
