@@ -16,6 +16,9 @@ const examples = `  # What this node does, and what is wrong with it:
   ravenctl status
   ravenctl doctor
 
+  # Which way a packet takes, and what stops it:
+  ravenctl trace 10.244.19.3 10.244.17.19
+
   # The same for another node of the cluster, by kubectl exec into its agent's pod:
   ravenctl doctor --node edge-1
 
@@ -64,7 +67,7 @@ func newCommand(out, err io.Writer) *command {
 	c.root.PersistentFlags().StringVarP(&c.output, "output", "o", "text", "text: for people; json: for programs")
 	c.root.PersistentFlags().StringVar(&c.node, "node", "", "run the command on this node of the cluster, by kubectl exec into the agent's pod")
 	c.root.PersistentFlags().StringVar(&c.stateDir, "state-dir", datapath.StateDir, "the agent's state folder, where its socket is")
-	c.root.AddCommand(c.statusCommand(), c.doctorCommand(), c.dropsCommand())
+	c.root.AddCommand(c.statusCommand(), c.doctorCommand(), c.traceCommand(), c.dropsCommand(), c.graphCommand(), c.gatherCommand())
 	return c
 }
 

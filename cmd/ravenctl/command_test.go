@@ -35,6 +35,8 @@ func TestMistakesAreRefusedWithTheWayOut(t *testing.T) {
 		{[]string{"drops", "--watch=-1s"}, "must be positive"},
 		{[]string{"drops", "--no-such-flag"}, "see ravenctl drops --help"},
 		{[]string{"drops", "extra"}, "see ravenctl drops --help"},
+		{[]string{"trace", "10.0.0.1"}, "a source and a destination address"},
+		{[]string{"trace", "pod", "10.0.0.1"}, "write it like 10.244.1.5"},
 		{[]string{"extra"}, "see ravenctl --help"},
 	} {
 		var out bytes.Buffer

@@ -105,6 +105,8 @@ func TestEveryFaultIsDiagnosed(t *testing.T) {
 		}
 	}
 	t.Run("every metric that is watched exists", func(t *testing.T) { w.awaitWatched(t) })
+	t.Run("bundle and picture", func(t *testing.T) { w.packed(t) })
+	t.Run("trace", func(t *testing.T) { w.followThrough(t) })
 	for _, f := range running {
 		t.Run(f.name, func(t *testing.T) { w.diagnose(t, f, true) })
 		if f.undo == removeExtra {
@@ -125,6 +127,7 @@ func TestEveryFaultIsDiagnosed(t *testing.T) {
 			}
 		}
 	}
+	t.Run("trace of a stray", func(t *testing.T) { w.strayed(t) })
 	for _, f := range stopped {
 		t.Run(f.name, func(t *testing.T) { w.diagnose(t, f, false) })
 	}
