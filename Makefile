@@ -137,6 +137,11 @@ bench-datapath: build ## Measure all variants over plain and WireGuard tunnels i
 	bin/raven-bench --driver=plain --out=bench/results/plain.json
 	bin/raven-bench --driver=wireguard --out=bench/results/wireguard.json
 
+.PHONY: bench-cni
+bench-cni: ## Measure what the CNI plugin adds to a pod's ADD (root, a quiet machine)
+	$(as_root)
+	RAVEN_BENCH_CNI=1 go test -count=1 -v -run '^TestTheMedianADD' ./pkg/cni
+
 .PHONY: demo
 demo: build ## Three regions talk: start the lab, check it, show a table (root); KEEP=1 leaves it up
 	$(as_root)
