@@ -27,6 +27,7 @@ import (
 	"github.com/ravencni/raven/pkg/datapath/overlay"
 	"github.com/ravencni/raven/pkg/datapath/route"
 	"github.com/ravencni/raven/pkg/datapath/sysctl"
+	"github.com/ravencni/raven/pkg/proxy/clusterapi"
 	"github.com/ravencni/raven/pkg/tunnel"
 	"github.com/ravencni/raven/pkg/tunnel/ipsec"
 	"github.com/ravencni/raven/pkg/tunnel/plain"
@@ -61,7 +62,8 @@ func daemon(ctx context.Context, s *settings, log *slog.Logger) error {
 		log.Warn("starting without the last good input", "error", err)
 	}
 	p.Seed = seed
-	if err := sourceParts(p, s, seed, log); err != nil {
+	clients, err := sourceParts(p, s, seed, log)
+	if err != nil {
 		return err
 	}
 
@@ -69,6 +71,12 @@ func daemon(ctx context.Context, s *settings, log *slog.Logger) error {
 		installCNI(p, s, log)
 	}
 	p.Metrics = metrics.New(version.String())
+	var l7 *l7
+	if clients != nil { // without an API server nobody signs the proxy's certificate
+		l7 = newL7(s, &clusterapi.Client{Core: clients.Core(), Certificates: clients.Certificates(), Node: s.nodeName}, log)
+		p.Proxy = l7.set
+		p.Metrics.Register(l7.proxy.Metrics())
+	}
 	a := agent.New(*p)
 	prober := probe.New(func() map[string]netip.Addr { return a.View().PeerAddrs })
 	a.Observe(p.Metrics, metrics.Sources{Programs: programs, FilterDrops: drops, Quality: prober.Quality})
@@ -80,6 +88,9 @@ func daemon(ctx context.Context, s *settings, log *slog.Logger) error {
 	pages.Go(func() { agent.Serve(serving, "health", s.healthAddr, health.Handler(a.Heart(), a.View), log) })
 	pages.Go(func() { prober.Run(serving) })
 	pages.Go(func() { serveTools(serving, s, p, a, prober, drops, programs, log) })
+	if l7 != nil {
+		pages.Go(func() { l7.run(serving) })
+	}
 	err = a.Run(ctx)
 	stop()
 	pages.Wait()
@@ -174,27 +185,27 @@ func refuseIPsec(s *settings) error {
 	return nil
 }
 
-// sourceParts connect the agent to manifests or to an API server.
-func sourceParts(p *agent.Parts, s *settings, seed *source.Input, log *slog.Logger) error {
+// sourceParts connect the agent to manifests or to an API server, whose clients it returns.
+func sourceParts(p *agent.Parts, s *settings, seed *source.Input, log *slog.Logger) (*source.Clients, error) {
 	if s.manifests != "" {
 		dir, err := filepath.Abs(s.manifests)
 		if err != nil {
-			return fmt.Errorf("find the manifests folder %s: %w", s.manifests, err)
+			return nil, fmt.Errorf("find the manifests folder %s: %w", s.manifests, err)
 		}
 		p.Standalone = true
 		p.Source = source.NewManifests(dir, s.cluster, seed, source.Elect, log)
 		if s.publishDir != "" {
 			p.Publisher = publish.New(publish.Dir{Folder: s.publishDir, Node: s.nodeName}, log)
 		}
-		return nil
+		return nil, nil
 	}
 	clients, err := source.NewClients(s.kubeconfig, version.String())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p.Source = source.NewKube(clients, s.cluster, seed)
 	p.Publisher = publish.NewSpread(publish.API{Client: clients.Raven(), Node: s.nodeName}, s.nodeName, log)
-	return nil
+	return clients, nil
 }
 
 // runCleanup removes everything of Raven's and says what it was.

@@ -39,6 +39,8 @@ type options struct {
 	externalDevice           bool
 	loosePodSource           bool
 
+	allowedSources []string
+
 	metricAddr, healthAddr string
 	logLevel               string
 	cleanup, cleanupState  bool
@@ -73,6 +75,7 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.cniConfDir, "cni-conf-dir", "", "the runtime's folder of CNI configurations, such as /etc/cni/net.d: put raven-cni into the chain, and keep it there (default: leave CNI alone)")
 	f.StringVar(&o.cniBinDir, "cni-bin-dir", "", "with --cni-conf-dir: the runtime's folder of CNI plugins, such as /opt/cni/bin")
 	f.StringVar(&o.cniPlugin, "cni-plugin", "", "with --cni-conf-dir: the plugin's binary to install (default: raven-cni beside this program)")
+	f.StringSliceVar(&o.allowedSources, "proxy-allowed-sources", nil, "ranges whose hosts may use the front ends of the L7 proxy on this node (default: the nodes and pods of its region)")
 
 	f.StringVar(&o.metricAddr, "metric-bind-addr", ":10265", "address of /metrics; 0: none")
 	f.StringVar(&o.healthAddr, "health-probe-addr", ":10275", "address of /healthz and /readyz; 0: none")
@@ -98,7 +101,9 @@ type settings struct {
 	address netip.Addr // --node-ip
 	psk     string     // of the environment
 	cluster source.Settings
-	level   slog.Level
+	// proxySources are --proxy-allowed-sources.
+	proxySources []netip.Prefix
+	level        slog.Level
 	// warnings tell of flags without effect.
 	warnings []string
 }
@@ -137,6 +142,7 @@ func (o options) check(f *pflag.FlagSet, env func(string) string) (*settings, er
 	}
 	s.checkSource(bad)
 	s.checkCluster(f, bad)
+	s.checkProxy(bad)
 
 	if o.forwarding != "overlay" && o.forwarding != "direct" {
 		bad("in-region-forwarding", "%q is neither overlay nor direct", o.forwarding)
@@ -221,6 +227,17 @@ func (s *settings) checkCluster(f *pflag.FlagSet, bad func(flag, format string, 
 	}
 }
 
+func (s *settings) checkProxy(bad func(flag, format string, args ...any)) {
+	for _, text := range s.allowedSources {
+		p, err := netip.ParsePrefix(strings.TrimSpace(text))
+		if err != nil {
+			bad("proxy-allowed-sources", "%q is no range; write it like 192.168.0.0/16, or 192.168.0.7/32", text)
+			continue
+		}
+		s.proxySources = append(s.proxySources, p.Masked())
+	}
+}
+
 // errIPsecOutside keeps a ConfigMap from taking the tunnels of a cluster whose image cannot hold them.
 var errIPsecOutside = errors.New("the ipsec driver (alias libreswan) needs strongSwan's charon, which the container that holds the " +
 	"tunnels (--external-tunnel-process) does not have yet; use wireguard")
@@ -255,16 +272,16 @@ func cutPort(address string) (host, port string, ok bool) {
 	return address[:i], address[i+1:], true
 }
 
-// dropProxyFlags takes out the flags of the L7 proxy, which this agent does not have yet and which the original's
-// command lines carry.
+// dropProxyFlags takes out the flags of the original's proxy: this one's ports are fixed, since Services and other nodes
+// rely on them, and its certificates come from the cluster.
 func dropProxyFlags(args []string) (rest, warnings []string) {
 	for i := 0; i < len(args); i++ {
 		name, _, hasValue := strings.Cut(args[i], "=")
-		if args[i] == "--" || !strings.HasPrefix(name, "--proxy-") {
+		if args[i] == "--" || !strings.HasPrefix(name, "--proxy-") || name == "--proxy-allowed-sources" {
 			rest = append(rest, args[i])
 			continue
 		}
-		warnings = append(warnings, name+" has no effect: the L7 proxy is not built yet")
+		warnings = append(warnings, name+" has no effect: the proxy listens on its standard ports, and gets its certificates by itself")
 		if !hasValue && i+1 < len(args) && !strings.HasPrefix(args[i+1], "-") {
 			i++
 		}

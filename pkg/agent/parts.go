@@ -70,6 +70,8 @@ type Parts struct {
 	// Beside tells the problems of what runs beside the loop and is no applier, such as the CNI plugin's installation;
 	// nil: there is nothing.
 	Beside func() []topology.Problem
+	// Proxy is told the cluster's objects at each pass that has some; nil: nobody wants to know. It must not wait.
+	Proxy func(topology.State)
 
 	// Publisher is nil where nothing is published.
 	Publisher *publish.Publisher

@@ -45,6 +45,9 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 	delete(a.problemsNow, "held")
 
 	state := in.State
+	if a.Proxy != nil {
+		a.Proxy(state)
+	}
 	if err := a.chooseDriver(ctx, state.Config.Driver); err != nil {
 		return err
 	}

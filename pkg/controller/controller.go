@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -33,6 +34,7 @@ import (
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
 	"github.com/ravencni/raven/pkg/controller/calico"
 	"github.com/ravencni/raven/pkg/controller/inventory"
+	"github.com/ravencni/raven/pkg/controller/signing"
 	"github.com/ravencni/raven/pkg/version"
 )
 
@@ -125,11 +127,13 @@ func cacheOptions() cache.Options {
 	return cache.Options{
 		DefaultTransform: trimAny,
 		ByObject: map[client.Object]cache.ByObject{
-			&corev1.Node{}:               {Transform: trimNode, UnsafeDisableDeepCopy: shared},
-			&v1beta1.Gateway{}:           {Transform: trimGateway, UnsafeDisableDeepCopy: shared},
-			&v1beta1.TunnelEndpoint{}:    {Transform: trimEndpoint, UnsafeDisableDeepCopy: shared},
-			&corev1.Service{}:            {Namespaces: ours},
-			&discoveryv1.EndpointSlice{}: {Namespaces: ours},
+			&corev1.Node{}:            {Transform: trimNode, UnsafeDisableDeepCopy: shared},
+			&v1beta1.Gateway{}:        {Transform: trimGateway, UnsafeDisableDeepCopy: shared},
+			&v1beta1.TunnelEndpoint{}: {Transform: trimEndpoint, UnsafeDisableDeepCopy: shared},
+			&corev1.Service{}:         {Namespaces: ours},
+			// The signer reads those that are its own anew.
+			&certificatesv1.CertificateSigningRequest{}: {Transform: trimRequest, UnsafeDisableDeepCopy: shared},
+			&discoveryv1.EndpointSlice{}:                {Namespaces: ours},
 		},
 	}
 }
@@ -147,6 +151,7 @@ func add(mgr manager.Manager, opts Options) error {
 		changed: []func(){a.notice, records.ring}, log: opts.Log, ready: make(chan struct{})}
 	a.tell = f.enqueue
 
+	signer := &signing.Signer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: Namespace, State: v.State, Now: time.Now, Log: opts.Log}
 	gone := &garbage{client: mgr.GetClient(), live: mgr.GetAPIReader(), log: opts.Log}
 	return errors.Join(
 		addController(mgr, "gateway", newGatewayReconciler(mgr.GetClient(), v, a, opts.Log), workers, f),
@@ -154,6 +159,10 @@ func add(mgr manager.Manager, opts Options) error {
 		addController(mgr, "garbage", gone, 1,
 			source.Kind(mgr.GetCache(), &v1beta1.TunnelEndpoint{}, handler.TypedEnqueueRequestsFromMapFunc(sameName[*v1beta1.TunnelEndpoint]), created[*v1beta1.TunnelEndpoint]()),
 			source.Kind(mgr.GetCache(), &corev1.Node{}, handler.TypedEnqueueRequestsFromMapFunc(sameName[*corev1.Node]), deleted[*corev1.Node]())),
+		addController(mgr, "certificates", signer, 1,
+			after(f.ready, source.Kind(mgr.GetCache(), &certificatesv1.CertificateSigningRequest{},
+				handler.TypedEnqueueRequestsFromMapFunc(sameName[*certificatesv1.CertificateSigningRequest])))),
+		mgr.Add(background{signer.Keep}),
 		mgr.Add(&foreign{live: mgr.GetAPIReader(), analyst: a, every: lookForForeign, now: time.Now, log: opts.Log}),
 		mgr.Add(background{func(ctx context.Context) error { return f.lookForBlocks(ctx, lookForCalico) }}),
 		mgr.Add(background{a.Start}),

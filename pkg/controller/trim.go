@@ -1,6 +1,7 @@
 package controller
 
 import (
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -14,6 +15,14 @@ import (
 func trimMeta(m metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Name: m.Name, Namespace: m.Namespace, UID: m.UID, ResourceVersion: m.ResourceVersion,
 		Generation: m.Generation, Labels: m.Labels, DeletionTimestamp: m.DeletionTimestamp}
+}
+
+func trimRequest(object any) (any, error) {
+	r, ok := object.(*certificatesv1.CertificateSigningRequest)
+	if !ok {
+		return object, nil // a tombstone
+	}
+	return &certificatesv1.CertificateSigningRequest{ObjectMeta: trimMeta(r.ObjectMeta)}, nil
 }
 
 func trimNode(object any) (any, error) {

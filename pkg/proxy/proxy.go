@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/ravencni/raven/pkg/controller/services"
+	"github.com/ravencni/raven/pkg/proxy/certificates"
 	"github.com/ravencni/raven/pkg/proxy/directory"
 	"github.com/ravencni/raven/pkg/proxy/front"
 	"github.com/ravencni/raven/pkg/proxy/identity"
@@ -40,7 +41,7 @@ type Options struct {
 	Identity identity.Source
 	// Wanted is told whether this node has a role, and so needs a certificate; nil: nobody wants to know.
 	Wanted func(bool)
-	// HTTPPort and ConnectPort are those of the front ends; 0: 10264 and 10266.
+	// HTTPPort and ConnectPort are those of the front ends; 0: 10264 and 10267.
 	HTTPPort, ConnectPort int
 	// Targets are the listeners of the HTTPS ports, as the internal Service has them.
 	Targets func() services.Targets
@@ -78,7 +79,7 @@ func New(opts Options) *Proxy {
 		opts.HTTPPort = 10264
 	}
 	if opts.ConnectPort == 0 {
-		opts.ConnectPort = 10266
+		opts.ConnectPort = 10267
 	}
 	if opts.Listen == nil {
 		opts.Listen = func(ctx context.Context, address string) (net.Listener, error) {
@@ -93,6 +94,9 @@ func New(opts Options) *Proxy {
 	p.now.Store(directory.New(topology.State{}, opts.Node, nil))
 	return p
 }
+
+// Names of this node for its certificate.
+func (p *Proxy) Names() certificates.Names { return p.now.Load().NamesOf(p.Node) }
 
 // Metrics of this proxy, for a registry.
 func (p *Proxy) Metrics() *metrics.Metrics { return p.metrics }

@@ -69,6 +69,9 @@ func New(version string) *Metrics {
 // Observe adds what is read at scrape time.
 func (m *Metrics) Observe(s Sources) { m.registry.MustRegister(newCollector(s)) }
 
+// Register adds what another part counts.
+func (m *Metrics) Register(c prometheus.Collector) { m.registry.MustRegister(c) }
+
 // Handler serves the registry.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})

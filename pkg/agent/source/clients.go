@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -23,8 +24,8 @@ import (
 
 // Clients are the agent's connections to an API server.
 type Clients struct {
-	core, raven *rest.RESTClient
-	dialled     *dialled
+	core, raven, certificates *rest.RESTClient
+	dialled                   *dialled
 }
 
 // NewClients connects by a kubeconfig file, or with an empty path by the pod's service account. version goes into the
@@ -50,6 +51,9 @@ func newClients(config *rest.Config, version string) (*Clients, error) {
 	if err := v1beta1.AddToScheme(scheme); err != nil {
 		return nil, fmt.Errorf("register the Raven types: %w", err)
 	}
+	if err := certificatesv1.AddToScheme(scheme); err != nil {
+		return nil, fmt.Errorf("register the types of certificates: %w", err)
+	}
 	c := &Clients{dialled: &dialled{}}
 	config = rest.CopyConfig(config)
 	config.UserAgent = fmt.Sprintf("raven-agent-ds/%s (%s/%s)", version, runtime.GOOS, runtime.GOARCH)
@@ -69,8 +73,17 @@ func newClients(config *rest.Config, version string) (*Clients, error) {
 	if c.raven, err = client(v1beta1.GroupVersion, "/apis", "application/json"); err != nil {
 		return nil, fmt.Errorf("make a client of the API server at %s: %w", config.Host, err)
 	}
+	if c.certificates, err = client(certificatesv1.SchemeGroupVersion, "/apis", "application/json"); err != nil {
+		return nil, fmt.Errorf("make a client of the API server at %s: %w", config.Host, err)
+	}
 	return c, nil
 }
+
+// Core is the client of the core API, and Certificates that of certificates.k8s.io.
+func (c *Clients) Core() rest.Interface { return c.core }
+
+// Certificates is described with Core.
+func (c *Clients) Certificates() rest.Interface { return c.certificates }
 
 // Raven is the client of the raven.openyurt.io API.
 func (c *Clients) Raven() rest.Interface { return c.raven }

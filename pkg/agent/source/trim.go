@@ -7,7 +7,7 @@ import (
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
 )
 
-// The trim functions drop what neither planner nor election read, so that ten thousand nodes fit into the memory of a
+// The trim functions drop what neither planner nor election nor proxy read, so that ten thousand nodes fit into the memory of a
 // small machine and a heartbeat is no change. They may take parts of their argument over.
 
 func trimMeta(m metav1.ObjectMeta) metav1.ObjectMeta {
@@ -23,6 +23,7 @@ func trimNode(n *corev1.Node) *corev1.Node {
 			out.Status.Addresses = append(out.Status.Addresses, a)
 		}
 	}
+	out.Status.DaemonEndpoints = n.Status.DaemonEndpoints // the kubelet's port, for the proxy
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady {
 			// The heartbeat and the wording change by themselves; the status and its transition do not.

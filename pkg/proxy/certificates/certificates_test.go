@@ -187,8 +187,9 @@ func TestAKeeperRenewsInTimeAndSurvivesARestartWithoutTheSigner(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir, log := t.TempDir(), slog.New(slog.DiscardHandler)
+	names := func() Names { return Names{} }
 	changes := 0
-	k := NewKeeper("edge-1", dir, Names{}, m, func() { changes++ }, log)
+	k := NewKeeper("edge-1", dir, names, m, func() { changes++ }, log)
 	if _, err := k.Material(); err == nil {
 		t.Fatal("there is a certificate before one was signed")
 	}
@@ -215,11 +216,11 @@ func TestAKeeperRenewsInTimeAndSurvivesARestartWithoutTheSigner(t *testing.T) {
 	}
 
 	m.refuses = errors.New("the API server is away")
-	again := NewKeeper("edge-1", dir, Names{}, m, func() {}, log)
+	again := NewKeeper("edge-1", dir, names, m, func() {}, log)
 	if got, err := again.Material(); err != nil || !got.Certificate.Leaf.Equal(k.leaf) {
 		t.Errorf("after a restart: %v", err)
 	}
-	other := NewKeeper("edge-2", dir, Names{}, m, func() {}, log)
+	other := NewKeeper("edge-2", dir, names, m, func() {}, log)
 	if _, err := other.Material(); err == nil {
 		t.Error("a node uses the certificate of another one")
 	}

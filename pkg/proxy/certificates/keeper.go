@@ -45,12 +45,11 @@ type Signer interface {
 // Keeper keeps a node's certificate: it asks for one, replaces it in time, and has the last one from disk at once, so that
 // a proxy starts without an API server.
 type Keeper struct {
-	node   string
-	path   string
-	signer Signer
-	log    *slog.Logger
-	// Names are the certificate's names besides the node's.
-	names   Names
+	node    string
+	path    string
+	signer  Signer
+	log     *slog.Logger
+	names   func() Names
 	changed func()
 
 	mu       sync.Mutex
@@ -60,9 +59,10 @@ type Keeper struct {
 	why      error
 }
 
-// NewKeeper makes the keeper of a node's certificate in a state folder. changed is called when there is another
+// NewKeeper makes the keeper of a node's certificate in a state folder. names says what the node is called besides its
+// name. changed is called when there is another
 // certificate or bundle.
-func NewKeeper(node, stateDir string, names Names, signer Signer, changed func(), log *slog.Logger) *Keeper {
+func NewKeeper(node, stateDir string, names func() Names, signer Signer, changed func(), log *slog.Logger) *Keeper {
 	k := &Keeper{node: node, path: filepath.Join(stateDir, file), names: names, signer: signer, changed: changed, log: log,
 		why: errors.New("this node's proxy has no certificate yet")}
 	text, err := os.ReadFile(k.path)
@@ -123,7 +123,7 @@ func (k *Keeper) step(ctx context.Context, now time.Time) error {
 	leaf, have := k.leaf, k.bundle
 	current := k.material.Certificate
 	k.mu.Unlock()
-	due := leaf == nil || dueFor(leaf, now) || leaf.CheckSignatureFrom(roots[0]) != nil
+	due := leaf == nil || !k.names().are(k.node, leaf) || dueFor(leaf, now) || leaf.CheckSignatureFrom(roots[0]) != nil
 	if !due && bytes.Equal(bundle, have) {
 		return nil
 	}
@@ -153,7 +153,7 @@ func (k *Keeper) request(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a key: %w", err)
 	}
-	request, err := NewRequest(key, k.node, k.names)
+	request, err := NewRequest(key, k.node, k.names())
 	if err != nil {
 		return nil, err
 	}

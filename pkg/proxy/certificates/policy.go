@@ -32,6 +32,21 @@ type Names struct {
 	IPs []net.IP
 }
 
+// are says whether a certificate has exactly these names and the node's.
+func (n Names) are(node string, c *x509.Certificate) bool {
+	want := slices.Sorted(slices.Values(append([]string{node}, n.DNS...)))
+	have := slices.Sorted(slices.Values(c.DNSNames))
+	if !slices.Equal(want, have) || len(n.IPs) != len(c.IPAddresses) {
+		return false
+	}
+	for _, ip := range n.IPs {
+		if !slices.ContainsFunc(c.IPAddresses, ip.Equal) {
+			return false
+		}
+	}
+	return true
+}
+
 // Verdict on a request.
 type Verdict struct {
 	// Sign: the request may be signed as Grant says. Without Approve it waits for a person's approval.

@@ -57,6 +57,13 @@ func dueFor(c *x509.Certificate, now time.Time) bool {
 	return c.NotAfter.Sub(now) < life/3
 }
 
+// ObjectName is that of the Secret with the authorities, and of the ConfigMap with what everybody must trust, under
+// BundleKey; both are in kube-system.
+const (
+	ObjectName = "raven-proxy-ca"
+	BundleKey  = "ca.crt"
+)
+
 // Keys of the Secret that holds the authorities.
 const (
 	keyCurrent, keyCurrentKey = "tls.crt", "tls.key"

@@ -17,6 +17,7 @@ import (
 
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
 	"github.com/ravencni/raven/pkg/controller/services"
+	"github.com/ravencni/raven/pkg/proxy/certificates"
 	"github.com/ravencni/raven/pkg/proxy/front"
 	"github.com/ravencni/raven/pkg/proxy/refusal"
 	"github.com/ravencni/raven/pkg/proxy/target"
@@ -45,6 +46,7 @@ type Directory struct {
 	nodes     map[string]*node
 	byAddress map[netip.Addr][]*node
 	active    map[string]bool // nodes that are active proxies
+	exposed   map[string]bool // those of exposed gateways
 	ports     map[int]bool
 	sources   []netip.Prefix
 	resolve   func(ctx context.Context, name string) ([]netip.Addr, error)
@@ -62,7 +64,7 @@ func New(state topology.State, self string, sources []netip.Prefix) *Directory {
 	gateways := slices.SortedFunc(slices.Values(state.Gateways), func(a, b *v1beta1.Gateway) int { return cmp.Compare(a.Name, b.Name) })
 	d := &Directory{
 		Gateway: members.GatewayOf[self], nodes: map[string]*node{}, byAddress: map[netip.Addr][]*node{},
-		active: map[string]bool{}, ports: map[int]bool{}, sources: sources,
+		active: map[string]bool{}, exposed: map[string]bool{}, ports: map[int]bool{}, sources: sources,
 		resolve: func(ctx context.Context, name string) ([]netip.Addr, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 		},
@@ -116,6 +118,7 @@ func (d *Directory) addProxies(gw *v1beta1.Gateway, self string, gatewayOf map[s
 			continue
 		}
 		d.active[e.NodeName] = true
+		d.exposed[e.NodeName] = services.Exposed(gw)
 		if e.NodeName == self {
 			d.Active, d.Front, d.TunnelPort = true, services.Exposed(gw), e.EffectivePort()
 		}
@@ -278,6 +281,20 @@ func namesOf(nodes []*node) string {
 // Allowed implements front.Directory.
 func (d *Directory) Allowed(source netip.Addr) bool {
 	return slices.ContainsFunc(d.sources, func(p netip.Prefix) bool { return p.Contains(source) })
+}
+
+// NamesOf says what a node's certificate may say besides the node's name: how API servers dial an active proxy of an
+// exposed gateway. Others get none: an address of an edge may be that of a node elsewhere.
+func (d *Directory) NamesOf(name string) certificates.Names {
+	n := d.nodes[name]
+	if n == nil || !d.exposed[name] {
+		return certificates.Names{}
+	}
+	out := certificates.Names{DNS: []string{services.InternalName + ".kube-system.svc"}}
+	for _, a := range n.addresses {
+		out.IPs = append(out.IPs, a.AsSlice())
+	}
+	return out
 }
 
 // String is for logs.

@@ -37,7 +37,7 @@ const (
 	sameAddress = "10.0.0.2"
 	atTLS       = "192.0.2.1:10263"
 	atHTTP      = "192.0.2.1:10264"
-	atConnect   = "192.0.2.1:10266"
+	atConnect   = "192.0.2.1:10267"
 )
 
 // book is the Directory of the tests: nodes by gateway; a node without gateway is the cloud's own.
