@@ -37,6 +37,8 @@ func TestMistakesAreRefusedWithTheWayOut(t *testing.T) {
 		{[]string{"drops", "extra"}, "see ravenctl drops --help"},
 		{[]string{"trace", "10.0.0.1"}, "a source and a destination address"},
 		{[]string{"trace", "pod", "10.0.0.1"}, "write it like 10.244.1.5"},
+		{[]string{"rotate-key"}, "name one node"},
+		{[]string{"rotate-key", "edge-1", "--timeout=0s"}, "must be positive"},
 		{[]string{"extra"}, "see ravenctl --help"},
 	} {
 		var out bytes.Buffer
