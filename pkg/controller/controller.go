@@ -63,6 +63,8 @@ const (
 	retryMin, retryMax = 100 * time.Millisecond, 10 * time.Second
 	// lookForCalico and lookForForeign are how often these are looked for.
 	lookForCalico, lookForForeign = 30 * time.Second, time.Minute
+	// makeSureOfSecret is how often a pre-shared key is made where there is none.
+	makeSureOfSecret = 5 * time.Minute
 )
 
 // Run works until ctx is done, or until the Lease is lost.
@@ -166,6 +168,7 @@ func add(mgr manager.Manager, opts Options) error {
 		mgr.Add(&foreign{live: mgr.GetAPIReader(), analyst: a, every: lookForForeign, now: time.Now, log: opts.Log}),
 		mgr.Add(background{func(ctx context.Context) error { return f.lookForBlocks(ctx, lookForCalico) }}),
 		mgr.Add(background{a.Start}),
+		mgr.Add(background{(&preshared{client: mgr.GetClient(), every: makeSureOfSecret, log: opts.Log}).run}),
 		mgr.AddHealthzCheck("ping", healthz.Ping),
 		mgr.AddReadyzCheck("cache", cacheCheck(mgr)),
 	)
