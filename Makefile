@@ -74,6 +74,11 @@ test-proxy: ## Test the L7 proxy in namespaces, without a cluster, and fuzz its 
 	go test -race $(TESTFLAGS) ./pkg/proxy/...
 	go test -run '^$$' -fuzz '^FuzzHost$$' -fuzztime $(FUZZTIME) ./pkg/proxy/target
 
+.PHONY: fuzz-proxy
+fuzz-proxy: ## Fuzz what the proxy's front ends read, for FUZZTIME each (the first build takes some minutes)
+	go test -run '^$$' -fuzz '^FuzzClientHello$$' -fuzztime $(FUZZTIME) ./pkg/proxy/front
+	go test -run '^$$' -fuzz '^FuzzConnect$$' -fuzztime $(FUZZTIME) ./pkg/proxy/front
+
 .PHONY: cluster-binaries
 cluster-binaries: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl for tests (once, about 15 minutes)
 	@hack/install-deps.sh build
