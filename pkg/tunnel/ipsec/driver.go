@@ -23,8 +23,6 @@ const (
 	defaultStateDir = "/var/lib/raven"
 	// logFile takes the daemon's words inside the state folder.
 	logFile = "ipsec-daemon.log"
-	// deviceKind is how the netlink library names a TUN device.
-	deviceKind = "tuntap"
 	// queueLength in packets of the device: the default of 500 drops bursts.
 	queueLength = 1000
 	// answerTimeout is how long a new daemon has to answer, and endTimeout how long it has to end: it lets charon say
