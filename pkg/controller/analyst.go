@@ -87,6 +87,9 @@ func (a *analyst) analyse() {
 	begin := time.Now()
 	state := a.inventory.State()
 	state.Config = a.config()
+	if state.Config.Driver == "" {
+		state.Config.Driver = driverInUse(state.Endpoints)
+	}
 	plan := topology.Compile(state, "", topology.Local{})
 	found := findings(plan, func(node string) string {
 		home, _ := a.inventory.GatewayOf(node)
@@ -182,14 +185,11 @@ func (a *analyst) tunnelPort() int {
 	return a.settings.TunnelPort
 }
 
-// config for the planner. Where the driver is not known, nothing is said about keys.
+// config for the planner; without a driver where raven-agent-config names none.
 func (a *analyst) config() topology.Config {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	c := a.settings
 	c.EnableTunnel, c.ServiceCIDRs = true, a.serviceCIDRs
-	if c.Driver == "" {
-		c.Driver = topology.DriverPlain
-	}
 	return c
 }
