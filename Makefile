@@ -85,9 +85,10 @@ cluster-binaries: ## Build etcd, kube-apiserver, kube-controller-manager and kub
 	@test/cluster/binaries/build.sh
 
 .PHONY: test-controlplane
-test-controlplane: cluster-binaries ## Test against a real API server: CRDs, rights, election, the agent's API side
+test-controlplane: cluster-binaries build ## Test against a real API server: CRDs, rights, election, the lab's regions run by it (root)
+	$(as_root)
 	@hack/install-deps.sh test
-	go test -race -count=1 -p 1 $(TESTFLAGS) $(on_controlplane)
+	go test -race -count=1 -p 1 -timeout 20m $(TESTFLAGS) $(on_controlplane)
 
 .PHONY: test-bpf
 test-bpf: ## Run every BPF program over its table of packets (root)
@@ -148,6 +149,10 @@ bench-datapath: build ## Measure all variants over plain and WireGuard tunnels i
 bench-cni: ## Measure what the CNI plugin adds to a pod's ADD (root, a quiet machine)
 	$(as_root)
 	RAVEN_BENCH_CNI=1 go test -count=1 -v -run '^TestTheMedianADD' ./pkg/cni
+
+.PHONY: bench-controlplane
+bench-controlplane: cluster-binaries ## Measure the controller at 1,000 gateways and 10,000 nodes into bench/results/, and hold it to its limits
+	RAVEN_BENCH_CONTROLPLANE=$(CURDIR)/bench/results/controlplane.json go test -count=1 -v -timeout 30m $(TESTFLAGS) ./bench/controlplane
 
 .PHONY: demo
 demo: build ## Three regions talk: start the lab, check it, show a table (root); KEEP=1 leaves it up

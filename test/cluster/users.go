@@ -66,7 +66,8 @@ func (c *Cluster) PodUser(ctx context.Context, namespace, account, node string) 
 func Kubeconfig(config *rest.Config) ([]byte, error) {
 	const name = "raven"
 	k := clientcmdapi.NewConfig()
-	k.Clusters[name] = &clientcmdapi.Cluster{Server: config.Host, CertificateAuthorityData: config.CAData}
+	k.Clusters[name] = &clientcmdapi.Cluster{Server: config.Host, CertificateAuthorityData: config.CAData,
+		TLSServerName: config.ServerName}
 	k.AuthInfos[name] = &clientcmdapi.AuthInfo{
 		ClientCertificateData: config.CertData, ClientKeyData: config.KeyData, Token: config.BearerToken,
 	}

@@ -37,6 +37,8 @@ type AgentOptions struct {
 	Forwarding string
 	// Manifests is the folder to read and publish to; empty: the lab's.
 	Manifests string
+	// Kubeconfig names the file by which the agent on a node reaches an API server, instead of manifests; nil: there is none.
+	Kubeconfig func(node string) string
 	// Extra flags.
 	Extra []string
 	// Env holds more environment variables, as name=value.
@@ -52,9 +54,12 @@ func (o AgentOptions) Accelerated() bool {
 }
 
 func (o AgentOptions) args(l *Lab, node string) []string {
-	manifests := cmp.Or(o.Manifests, l.Manifests())
-	args := []string{
-		"--node-name", node, "--manifests", manifests, "--publish-dir", manifests, "--state-dir", "/var/lib/raven",
+	args := []string{"--node-name", node, "--state-dir", "/var/lib/raven"}
+	if o.Kubeconfig != nil {
+		args = append(args, "--kubeconfig", o.Kubeconfig(node))
+	} else {
+		manifests := cmp.Or(o.Manifests, l.Manifests())
+		args = append(args, "--manifests", manifests, "--publish-dir", manifests)
 	}
 	if o.Acceleration != "" {
 		args = append(args, "--acceleration", o.Acceleration)
