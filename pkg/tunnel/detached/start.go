@@ -1,4 +1,4 @@
-// Package detached starts the processes that hold tunnels and outlive the agent which starts them.
+// Package detached starts the processes that hold tunnels and outlive the agent which starts them, and waits for them.
 package detached
 
 import (

@@ -158,7 +158,7 @@ func (d *Driver) ensureDaemon(ctx context.Context) (changes int, err error) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }() // reaps it; the daemon outlives this agent
-	err = await(ctx, answerTimeout, func() bool {
+	err = detached.Await(ctx, answerTimeout, func() bool {
 		if _, err = d.control.report(ctx); err == nil {
 			return true
 		}
@@ -182,22 +182,6 @@ func (d *Driver) ensureDaemon(ctx context.Context) (changes int, err error) {
 	return 1, nil
 }
 
-// await polls until done, for at most the given time.
-func await(ctx context.Context, most time.Duration, done func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, most)
-	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-	return nil
-}
-
 // remove ends charon, and the daemon where it is ours, and waits until the device has gone.
 func (d *Driver) remove(ctx context.Context) (changes int, err error) {
 	d.wanted = nil
@@ -212,7 +196,7 @@ func (d *Driver) remove(ctx context.Context) (changes int, err error) {
 	if err != nil {
 		return changes, err
 	}
-	err = await(ctx, endTimeout, func() bool {
+	err = detached.Await(ctx, endTimeout, func() bool {
 		if l, findErr := link.Find(d.opts.Device); findErr != nil || l != nil {
 			return false
 		}

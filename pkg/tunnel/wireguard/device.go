@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/ravencni/raven/pkg/tunnel/detached"
 	"github.com/ravencni/raven/pkg/tunnel/link"
 )
 
@@ -60,7 +61,7 @@ func (d *Driver) awaitProcess(ctx context.Context) (l netlink.Link, err error) {
 	name := d.opts.Device
 	var silence error
 	var vanished bool
-	waitErr := await(ctx, answerTimeout, func() bool {
+	waitErr := detached.Await(ctx, answerTimeout, func() bool {
 		if silence = answers(ctx, name); !errors.Is(silence, errNoProcess) {
 			return true
 		}
@@ -82,7 +83,7 @@ func (d *Driver) awaitProcess(ctx context.Context) (l netlink.Link, err error) {
 func (d *Driver) makeDevice(ctx context.Context) (netlink.Link, int, error) {
 	name := d.opts.Device
 	// A process whose device was deleted a moment ago still answers while it ends.
-	if err := await(ctx, endGrace, func() bool { return answers(ctx, name) != nil }); err != nil {
+	if err := detached.Await(ctx, endGrace, func() bool { return answers(ctx, name) != nil }); err != nil {
 		return nil, 0, fmt.Errorf("a process answers at %s but its device is not in this network namespace: end it: %w",
 			socketPath(name), err)
 	}
@@ -121,7 +122,7 @@ func (d *Driver) startDevice(ctx context.Context) (netlink.Link, int, error) {
 		}
 		return answers(ctx, name) == nil
 	}
-	if err := await(ctx, startTimeout, ready); err != nil {
+	if err := detached.Await(ctx, startTimeout, ready); err != nil {
 		return nil, 1, errors.Join(fmt.Errorf("the WireGuard process %d does not answer at %s: %w; its last words: %s",
 			c.PID, socketPath(name), err, lastWords(d.opts.StateDir)), c.kill()) // the next pass starts another one
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/ravencni/raven/pkg/topology"
+
+	"github.com/ravencni/raven/pkg/tunnel/detached"
 )
 
 // star is an exposed hub and two edges behind NAT boxes, around a router that drops what is not public:
@@ -227,7 +229,7 @@ func TestMovingAPrefixBetweenPeersAndChangingOthersLosesNoPacket(t *testing.T) {
 	}
 	sentMoving, sentSteady := stopMoving(), stopSteady()
 	arrived := func() bool { return moved() == sentMoving && steady.Load() == sentSteady }
-	if err := await(t.Context(), waitLong, arrived); err != nil {
+	if err := detached.Await(t.Context(), waitLong, arrived); err != nil {
 		t.Errorf("of %d datagrams to the moving prefix %d and %d arrived, of %d to the other %d",
 			sentMoving, moved1.Load(), moved2.Load(), sentSteady, steady.Load())
 	}

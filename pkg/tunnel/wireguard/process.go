@@ -145,7 +145,7 @@ func (p process) end(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := await(ctx, endGrace, func() bool { return !p.alive() }); err == nil || ctx.Err() != nil {
+		if err := detached.Await(ctx, endGrace, func() bool { return !p.alive() }); err == nil || ctx.Err() != nil {
 			return err
 		}
 	}
@@ -201,20 +201,4 @@ func identify(pid int) (process, error) {
 	// An upgrade of the agent replaces the file under the running process.
 	exe = strings.TrimSuffix(exe, " (deleted)")
 	return process{PID: pid, StartTicks: ticks, Executable: exe, BootID: strings.TrimSpace(string(boot))}, nil
-}
-
-// await polls until done, for at most the given time.
-func await(ctx context.Context, most time.Duration, done func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, most)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-	return nil
 }

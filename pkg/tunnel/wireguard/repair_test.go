@@ -22,6 +22,7 @@ import (
 
 	"github.com/ravencni/raven/pkg/topology"
 	"github.com/ravencni/raven/pkg/tunnel"
+	"github.com/ravencni/raven/pkg/tunnel/detached"
 )
 
 const waitLong = 10 * time.Second
@@ -38,7 +39,7 @@ func (h *host) process() process {
 
 func (h *host) awaitEnd(p process) {
 	h.t.Helper()
-	if err := await(context.Background(), waitLong, func() bool { return !p.alive() }); err != nil {
+	if err := detached.Await(context.Background(), waitLong, func() bool { return !p.alive() }); err != nil {
 		h.t.Fatalf("%s: process %d does not end", h.name, p.PID)
 	}
 }
@@ -189,7 +190,7 @@ func TestAKilledDeviceProcessComesBackInOneApply(t *testing.T) {
 
 func (h *host) awaitHandshake(node string) {
 	h.t.Helper()
-	if err := await(context.Background(), waitLong, func() bool { return h.status()[node].State == tunnel.StateUp }); err != nil {
+	if err := detached.Await(context.Background(), waitLong, func() bool { return h.status()[node].State == tunnel.StateUp }); err != nil {
 		h.t.Fatalf("%s: no handshake with %s: %+v", h.name, node, h.status()[node])
 	}
 }
@@ -349,7 +350,7 @@ func TestARecordOfAnotherProcessEndsNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	var id process
-	if err := await(t.Context(), waitLong, func() bool { // just after its start it may still show our executable
+	if err := detached.Await(t.Context(), waitLong, func() bool { // just after its start it may still show our executable
 		id, err = identify(bystander.Process.Pid)
 		return err == nil && id.Executable != self
 	}); err != nil {

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/ravencni/raven/pkg/tunnel/detached"
 )
 
 const (
@@ -99,7 +101,7 @@ func (d *Driver) request(ctx context.Context) error {
 	if err := replaceFile(filepath.Join(d.opts.StateDir, requestFile), []byte(name+"\n")); err != nil {
 		return fmt.Errorf("ask for the WireGuard device %s: %w", name, err)
 	}
-	if err := await(ctx, requestPatience, func() bool { return answers(ctx, name) == nil }); err != nil {
+	if err := detached.Await(ctx, requestPatience, func() bool { return answers(ctx, name) == nil }); err != nil {
 		return fmt.Errorf("this kernel has no WireGuard and no process serves the device %s: see that the process which "+
 			"holds the tunnels (DaemonSet raven-tunnel-ds) runs on this node: %w", name, err)
 	}

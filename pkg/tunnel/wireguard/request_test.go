@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/ravencni/raven/pkg/topology"
+	"github.com/ravencni/raven/pkg/tunnel/detached"
 	"github.com/ravencni/raven/pkg/tunnel/link"
 )
 
@@ -63,7 +64,7 @@ func TestAProcessElsewhereServesOnRequestAndOutlivesTheRole(t *testing.T) {
 		} else {
 			h.do(func() error { return h.Cleanup(context.Background()) })
 		}
-		if err := await(t.Context(), waitLong, func() bool { return h.try(func() error { return answers(t.Context(), DefaultDevice) }) != nil }); err != nil {
+		if err := detached.Await(t.Context(), waitLong, func() bool { return h.try(func() error { return answers(t.Context(), DefaultDevice) }) != nil }); err != nil {
 			t.Fatal("the device is gone and its process still serves it")
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/ravencni/raven/pkg/topology"
+
+	"github.com/ravencni/raven/pkg/tunnel/detached"
 )
 
 func TestANextKeyIsMadeOnceForARequestAndTakenOnce(t *testing.T) {
@@ -108,7 +110,7 @@ func TestAChangedKeyCostsTheOtherPeersNoPacketAndItsOwnAMoment(t *testing.T) {
 	s.hub.awaitEcho("10.0.0.1", "10.1.0.1:7", waitLong)
 
 	sent := stop()
-	if err := await(t.Context(), waitLong, func() bool { return arrived.Load() == sent }); err != nil {
+	if err := detached.Await(t.Context(), waitLong, func() bool { return arrived.Load() == sent }); err != nil {
 		t.Errorf("of %d datagrams to the other edge %d arrived", sent, arrived.Load())
 	}
 	if now := s.hub.status()["edge2"].LastHandshake; !now.Equal(before) {
