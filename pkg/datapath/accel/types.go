@@ -11,14 +11,14 @@ import (
 // The shared structs of bpf/include/maps.h, as the generator rendered them from the first object; a test compares the
 // layouts with those in every object.
 type (
-	address       = bpf.FromPodRavenAddr
+	address       = pintree.Address
 	nodeConfig    = bpf.FromPodRavenNodeConfig
-	fib4Key       = bpf.FromPodRavenFib4Key
-	fib6Key       = bpf.FromPodRavenFib6Key
-	fibEntry      = bpf.FromPodRavenFibEntry
+	fib4Key       = pintree.Fib4Key
+	fib6Key       = pintree.Fib6Key
+	fibEntry      = pintree.FibEntry
 	scope         = bpf.FromPodRavenScope
 	nexthop       = bpf.FromPodRavenNexthop
-	podEntry      = bpf.FromPodRavenPod
+	podEntry      = pintree.PodEntry
 	flowKey       = bpf.FromPodRavenFlowKey
 	flow          = bpf.FromPodRavenFlow
 	handshakes    = bpf.FromPodRavenHandshakeWindow
@@ -31,7 +31,7 @@ const (
 
 	scopeRemote   = bpf.FromPodRavenScopeRAVEN_SCOPE_REMOTE
 	scopeInRegion = bpf.FromPodRavenScopeRAVEN_SCOPE_IN_REGION
-	scopeLocal    = bpf.FromPodRavenScopeRAVEN_SCOPE_LOCAL
+	scopeLocal    = pintree.ScopeLocal
 	scopeHost     = bpf.FromPodRavenScopeRAVEN_SCOPE_HOST
 
 	kindOverlay = bpf.FromPodRavenNexthopKindRAVEN_NEXTHOP_OVERLAY
@@ -45,10 +45,10 @@ const (
 // Names of the maps, which are also those of their pins.
 const (
 	mapConfig     = bpf.FromPodMapRavenConfig
-	mapFib4       = bpf.FromPodMapRavenFib4
-	mapFib6       = bpf.FromPodMapRavenFib6
+	mapFib4       = pintree.Fib4
+	mapFib6       = pintree.Fib6
 	mapNexthops   = bpf.FromPodMapRavenNexthops
-	mapPods       = bpf.FromPodMapRavenPods
+	mapPods       = pintree.Pods
 	mapFlows      = bpf.FromPodMapRavenFlows
 	mapMembers    = bpf.FromPodMapRavenMembers
 	mapHandshakes = bpf.FromPodMapRavenHandshakes
