@@ -184,24 +184,33 @@ func (f folder) takeOut(but string) (undone []string, err error) {
 		if path == but || strings.HasSuffix(name, wrapSuffix) {
 			continue
 		}
-		for range 20 {
-			found, err := f.read(name)
-			if err != nil || found.list == nil || !found.list.has() {
-				break
-			}
-			err = replace(path, found.text, found.list.without())
-			if errors.Is(err, errRaced) {
-				continue
-			}
-			if err != nil {
-				errs = append(errs, err)
-			} else {
-				undone = append(undone, path)
-			}
-			break
+		changed, err := f.takeOutOf(name)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("take %s out of %s: %w", Type, path, err))
+		}
+		if changed {
+			undone = append(undone, path)
 		}
 	}
 	return undone, errors.Join(errs...)
+}
+
+// racesMost bounds the attempts to change a list that somebody keeps writing.
+const racesMost = 20
+
+// takeOutOf removes our plugin from one list. What is no list does not call it. The error is errRaced where somebody else
+// kept writing it.
+func (f folder) takeOutOf(name string) (changed bool, err error) {
+	for range racesMost {
+		found, readErr := f.read(name)
+		if readErr != nil || found.list == nil || !found.list.has() {
+			return false, nil // left tells of one that may call it and cannot be read
+		}
+		if err = replace(found.path, found.text, found.list.without()); !errors.Is(err, errRaced) {
+			return err == nil, err
+		}
+	}
+	return false, err
 }
 
 // removeDropIns takes our files out of the folders of networks, and folders that are empty then.

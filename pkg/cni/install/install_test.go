@@ -301,4 +301,8 @@ func TestAMissingBinaryLeavesTheConfigurationAlone(t *testing.T) {
 	if err := RemoveBinary(n.conf, n.bin, func(string) {}); err == nil || errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the binary of a list that calls it: %v", err)
 	}
+	n.write("10-calico.conflist", `{ "plugins": [ { "type": "raven-cni" }, `)
+	if err := RemoveBinary(n.conf, n.bin, func(string) {}); err == nil || errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the binary of half a list that calls it: %v", err)
+	}
 }

@@ -64,7 +64,9 @@ type Installer struct {
 	last    time.Time // of the last repair
 	repairs int
 	fight   *Problem
-	stands  string // where our plugin's configuration was at the last look; empty: nowhere
+	// source and installed are the plugin's binary and its copy, at the last look that found them the same.
+	source, installed os.FileInfo
+	stands            string // where our plugin's configuration was at the last look; empty: nowhere
 }
 
 // New makes an Installer; it touches nothing before Run.
@@ -192,13 +194,39 @@ type waiting struct{ left time.Duration }
 
 func (w *waiting) Error() string { return fmt.Sprintf("the next repair waits %v", w.left) }
 
-// binary keeps the plugin's binary in place.
+// binary keeps the plugin's binary in place. Its content is read only where either file is another than at the last look:
+// looks are many, and it has megabytes.
 func (i *Installer) binary() error {
+	path := filepath.Join(i.options.BinDir, Type)
+	source, err := os.Stat(i.options.Source)
+	if err != nil {
+		return fmt.Errorf("look at the plugin's binary: %w", err)
+	}
+	if have, err := os.Stat(path); err == nil && unchanged(source, i.source) && unchanged(have, i.installed) {
+		return nil
+	}
+	if err := i.installBinary(path); err != nil {
+		return err
+	}
+	installed, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("look at the installed plugin's binary: %w", err)
+	}
+	i.source, i.installed = source, installed
+	return nil
+}
+
+// unchanged is true where a look at a file shows what an earlier one did; before is nil where there was none.
+func unchanged(now, before os.FileInfo) bool {
+	return before != nil && os.SameFile(now, before) && now.Size() == before.Size() && now.Mode() == before.Mode() &&
+		now.ModTime().Equal(before.ModTime())
+}
+
+func (i *Installer) installBinary(path string) error {
 	want, err := os.ReadFile(i.options.Source)
 	if err != nil {
 		return fmt.Errorf("read the plugin's binary: %w", err)
 	}
-	path := filepath.Join(i.options.BinDir, Type)
 	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, want) {
 		if info, err := os.Stat(path); err == nil && info.Mode().Perm() == 0o755 {
 			return nil

@@ -1,6 +1,7 @@
 package install
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -35,13 +36,22 @@ func RemoveConfig(ctx context.Context, confDir string, say func(string)) error {
 	return errors.Join(append(errs, f.left())...)
 }
 
-// left names configurations that still call the plugin.
+// left names configurations that call the plugin, or may: one that is half written now may be whole in a moment.
 func (f folder) left() error {
 	names, err := f.names()
 	errs := []error{err}
 	for _, name := range names {
-		if found, err := f.read(name); err == nil && found.list != nil && found.list.has() {
-			errs = append(errs, fmt.Errorf("the CNI configuration %s still calls %s: somebody put it back", found.path, Type))
+		path := filepath.Join(string(f), name)
+		found, err := f.read(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // it has gone since
+		case err == nil && found.list != nil && found.list.has():
+			errs = append(errs, fmt.Errorf("the CNI configuration %s still calls %s: somebody put it back", path, Type))
+		case err != nil:
+			text, readErr := os.ReadFile(path)
+			if readErr != nil && !errors.Is(readErr, fs.ErrNotExist) || bytes.Contains(text, []byte(`"`+Type+`"`)) {
+				errs = append(errs, fmt.Errorf("the CNI configuration %s may still call %s: %w", path, Type, err))
+			}
 		}
 	}
 	return errors.Join(errs...)
