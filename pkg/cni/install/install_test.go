@@ -306,3 +306,30 @@ func TestAMissingBinaryLeavesTheConfigurationAlone(t *testing.T) {
 		t.Errorf("the binary of half a list that calls it: %v", err)
 	}
 }
+
+func TestABinaryThatChangesOnEitherSideIsInstalledAgain(t *testing.T) {
+	n := newNode(t)
+	n.write("10-calico.conflist", calico)
+	i, path := New(n.options), filepath.Join(n.bin, Type)
+	for _, change := range []func() error{
+		func() error { return nil },
+		func() error { return os.WriteFile(path, []byte("#!damage"), 0o755) },
+		func() error { return os.Chmod(path, 0o600) },
+		func() error { return os.Remove(path) },
+		func() error { return os.WriteFile(n.options.Source, []byte("#!newest"), 0o755) },
+	} {
+		must(t, change())
+		if _, problems := i.see(); len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		want, err := os.ReadFile(n.options.Source)
+		must(t, err)
+		have, err := os.ReadFile(path)
+		must(t, err)
+		info, err := os.Stat(path)
+		must(t, err)
+		if string(have) != string(want) || info.Mode().Perm() != 0o755 {
+			t.Errorf("installed is %q with mode %v, want %q", have, info.Mode(), want)
+		}
+	}
+}
