@@ -31,10 +31,11 @@ func replace(path string, was, content []byte) (err error) {
 			err = errors.Join(err, removed)
 		}
 	}()
-	placed, err := identify(tmp)
+	placed, err := hold(tmp)
 	if err != nil {
 		return err
 	}
+	defer func() { placed.Close() }() // of whichever was put in last; a reference alone has nothing to flush
 	if err := exchange(tmp, path); err != nil {
 		return err
 	}
@@ -45,21 +46,18 @@ func replace(path string, was, content []byte) (err error) {
 	// What is at tmp is newer than what we read. It goes back; what comes out must then be what we put in last, else it
 	// is newer still.
 	for range exchangesMost {
-		newer, err := identify(tmp)
+		newer, err := hold(tmp)
 		if err != nil {
 			return err
 		}
-		if err := exchange(tmp, path); err != nil {
-			return err
+		if err = exchange(tmp, path); err == nil {
+			err = placed.raced(tmp)
 		}
-		out, err := identify(tmp)
-		if err != nil {
-			return err
-		}
-		if out == placed {
-			return errRaced
-		}
+		placed.Close()
 		placed = newer
+		if err != nil {
+			return err
+		}
 	}
 	return errRaced
 }
@@ -94,15 +92,32 @@ func exchange(a, b string) error {
 	return nil
 }
 
-// identity is a file's, whatever its name.
-type identity struct{ device, inode uint64 }
+// held is a file that keeps its inode number, whatever is renamed over it: a number that is free goes to the next file
+// made, and a writer's file would be taken for ours.
+type held struct{ *os.File }
 
-func identify(path string) (identity, error) {
-	var s unix.Stat_t
-	if err := unix.Stat(path, &s); err != nil {
-		return identity{}, fmt.Errorf("look at %s: %w", path, err)
+func hold(path string) (held, error) {
+	f, err := os.OpenFile(path, unix.O_PATH, 0)
+	if err != nil {
+		return held{}, fmt.Errorf("look at %s: %w", path, err)
 	}
-	return identity{s.Dev, s.Ino}, nil
+	return held{f}, nil
+}
+
+// raced is errRaced where the file stands at path: what was put in last came out, so nobody has written since.
+func (h held) raced(path string) error {
+	last, err := h.Stat()
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", h.Name(), err)
+	}
+	out, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", path, err)
+	}
+	if os.SameFile(last, out) {
+		return errRaced
+	}
+	return nil
 }
 
 // untouched is true where the file holds was and nobody has it open for writing: the kernel gives a read lease to no
