@@ -54,7 +54,8 @@ func TestAnotherWriterTenTimesASecondLosesNothingAndIsNamed(t *testing.T) {
 	if string(c.without()) != last {
 		t.Errorf("the last write is lost: %s", c.text)
 	}
-	problems := i.Problems()
+	var problems []Problem
+	n.await("a problem", func() bool { problems = i.Problems(); return len(problems) > 0 })
 	if len(problems) != 1 || problems[0].Reason != "CNIConfigRewritten" ||
 		!strings.Contains(problems[0].Message, "most likely the installer of calico, portmap") {
 		t.Errorf("problems %+v", problems)
@@ -72,6 +73,36 @@ func TestRepairsAreDamped(t *testing.T) {
 	}
 	if again, problems := i.see(); again < 50*time.Minute || len(problems) != 1 || i.repairs != 0 {
 		t.Errorf("next look in %v, problems %v, %d repairs", again, problems, i.repairs)
+	}
+}
+
+func TestARepairIsToldOfByTheLookThatMadeIt(t *testing.T) {
+	n := newNode(t)
+	n.options.Pause, n.options.PauseMost = time.Nanosecond, time.Nanosecond
+	n.write("10-calico.conflist", calico)
+	i := New(n.options)
+	if _, problems := i.see(); len(problems) > 0 {
+		t.Errorf("problems %+v of a first look", problems)
+	}
+	n.write("10-calico.conflist", calico)
+	if _, problems := i.see(); len(problems) != 1 || problems[0].Reason != "CNIConfigRewritten" || i.repairs != 1 {
+		t.Errorf("problems %+v, %d repairs", problems, i.repairs)
+	}
+}
+
+func TestAWriterWhoIsAlwaysFasterIsNamed(t *testing.T) {
+	n := newNode(t)
+	n.options.Pause, n.options.PauseMost = time.Nanosecond, time.Nanosecond
+	n.write("10-calico.conflist", calico)
+	i := New(n.options)
+	i.see()
+	n.write("10-calico.conflist", calico)
+	// A file that somebody has open for writing is given back, as one is that was written meanwhile.
+	f, err := os.OpenFile(filepath.Join(n.conf, "10-calico.conflist"), os.O_WRONLY, 0)
+	must(t, err)
+	defer f.Close()
+	if _, problems := i.see(); len(problems) != 1 || problems[0].Reason != "CNIConfigRewritten" || i.repairs != 0 {
+		t.Errorf("problems %+v, %d repairs", problems, i.repairs)
 	}
 }
 

@@ -162,22 +162,18 @@ func (i *Installer) see() (again time.Duration, problems []Problem) {
 		return look, []Problem{{"CNI/" + Type, "CNIBinaryMissing", oneLine(err)}}
 	}
 	again = look
-	if i.fight != nil {
-		if time.Since(i.last) > forgive {
-			i.fight, i.repairs, i.pause = nil, 0, i.options.Pause
-		} else {
-			problems = append(problems, *i.fight)
-		}
+	if i.fight != nil && time.Since(i.last) > forgive {
+		i.fight, i.repairs, i.pause = nil, 0, i.options.Pause
 	}
 	err := i.configure()
+	if i.fight != nil {
+		problems = append(problems, *i.fight)
+	}
 	var wait *waiting
 	switch {
 	case err == nil:
 	case errors.As(err, &wait):
 		again = max(wait.left, settle)
-		if i.fight != nil {
-			problems = []Problem{*i.fight}
-		}
 	case errors.Is(err, errRaced):
 		again = settle
 	case errors.Is(err, errUnsettled):
@@ -309,6 +305,9 @@ func (i *Installer) repair(primary *file, at string, kinds []string, write func(
 		}
 	}
 	if err := write(); err != nil {
+		if undone && errors.Is(err, errRaced) {
+			i.blame(primary, kinds) // a writer who is always faster is the one whom a person has to know most
+		}
 		return err
 	}
 	i.stands = at
