@@ -28,7 +28,8 @@ import (
 )
 
 const (
-	// retry is how long after a listener could not be opened it is tried again.
+	// retry is how long after a listener could not be opened, or could not accept (no file descriptors, for one), it is
+	// opened again.
 	retry = 5 * time.Second
 	// drainLimit is how long streams may go on when the proxy ends: less than the 30 s that a pod is given.
 	drainLimit = 20 * time.Second
@@ -53,6 +54,8 @@ type Options struct {
 	Log    *slog.Logger
 	// Drain is how long streams may go on when the proxy ends; 0: 20 s.
 	Drain time.Duration
+	// Retry is how long after a listener failed it is opened again; 0: 5 s.
+	Retry time.Duration
 }
 
 // Proxy of one node.
@@ -70,7 +73,14 @@ type Proxy struct {
 	hub       atomic.Pointer[tunnel.Hub]
 	front     *front.Front
 	listeners map[string]net.Listener // what it is and where -> the listener
+	ended     chan endedListener
 	group     sync.WaitGroup
+}
+
+// endedListener is one that serves no more although nobody closed it.
+type endedListener struct {
+	key      string
+	listener net.Listener
 }
 
 // New makes a proxy that does nothing yet.
@@ -89,7 +99,10 @@ func New(opts Options) *Proxy {
 	if opts.Drain == 0 {
 		opts.Drain = drainLimit
 	}
-	p := &Proxy{Options: opts, changed: make(chan struct{}, 1), renewed: make(chan struct{}, 1), listeners: map[string]net.Listener{}}
+	if opts.Retry == 0 {
+		opts.Retry = retry
+	}
+	p := &Proxy{Options: opts, changed: make(chan struct{}, 1), renewed: make(chan struct{}, 1), listeners: map[string]net.Listener{}, ended: make(chan endedListener)}
 	p.metrics = metrics.New(p.tunnels)
 	p.now.Store(directory.New(topology.State{}, opts.Node, nil))
 	return p
@@ -142,6 +155,11 @@ func (p *Proxy) Run(ctx context.Context) {
 			}
 		case <-p.changed:
 			p.apply(ctx, timer)
+		case e := <-p.ended:
+			if p.listeners[e.key] == e.listener {
+				delete(p.listeners, e.key)
+				timer.Reset(p.Retry)
+			}
 		case <-timer.C:
 			p.apply(ctx, timer)
 		}
@@ -168,9 +186,11 @@ func (p *Proxy) apply(ctx context.Context, timer *time.Timer) {
 	}
 	if err := p.applyFront(ctx, d); err != nil {
 		p.Log.Warn("a front end of the proxy does not listen; trying again", "error", err)
-		timer.Reset(retry)
+		timer.Reset(p.Retry)
 	}
-	p.hub.Load().Recheck()
+	if hub := p.hub.Load(); hub != nil { // there is none before the node has an address
+		hub.Recheck()
+	}
 }
 
 func (p *Proxy) applyEdge(d *directory.Directory) {
@@ -252,7 +272,12 @@ func (p *Proxy) open(ctx context.Context, key string, serve func(net.Listener) e
 	p.Log.Info("a front end of the proxy listens", "front", kind, "address", address)
 	p.group.Go(func() {
 		if err := serve(l); err != nil {
-			p.Log.Warn("a front end of the proxy ended", "front", kind, "address", address, "error", err)
+			p.Log.Warn("a front end of the proxy ended; opening it again", "front", kind, "address", address, "error", err, "after", p.Retry)
+			_ = l.Close() // it accepts no more
+			select {
+			case p.ended <- endedListener{key, l}:
+			case <-ctx.Done():
+			}
 		}
 	})
 	return nil
