@@ -51,7 +51,7 @@ func Suites(bin, tree string) []Suite {
 	lab := &Job{Command: append([]string{filepath.Join(bin, "raven-lab"), "check", "--report"}, LabChecks...), Dir: tree, Memory: 2048,
 		Modules: []string{"wireguard", "vxlan"}, Limit: 45 * time.Minute}
 	// What a packet costs is no question to an emulated processor.
-	packets := tests("bpf.test", "bpf", 30*time.Minute, "-test.skip", verifierTest+"|^TestCostOfEachProgramPerPacket$")
+	packets := tests("bpf.test", "bpf", 30*time.Minute, "-test.skip", verifierTest+"|^TestCostOfEachProgramPerPacket$|^TestGateOf")
 	packets.Env = []string{SmallMapsVariable + "=1"}
 	return []Suite{
 		{Name: "programs load", Driver: DriverNone, Counts: true, Job: tests("bpf.test", "bpf", 15*time.Minute, "-test.run", verifierTest)},
