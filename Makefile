@@ -61,9 +61,9 @@ test: test-unit test-proxy test-bpf test-lab ## Run every test, with the race de
 on_controlplane := ./test/cluster/... ./pkg/controller
 
 .PHONY: test-unit
-test-unit: ## Test the packages under pkg/, cmd/, hack/ and test/kernels/; parts that need the kernel skip without root
+test-unit: ## Test the packages under pkg/, cmd/, hack/, bench/ and test/kernels/; parts that need the kernel skip without root
 	@hack/install-deps.sh test
-	go test -race $(TESTFLAGS) $$(go list ./pkg/... ./cmd/... ./hack/... ./test/kernels/... | grep -vxF "$$(go list $(on_controlplane) ./pkg/proxy/...)")
+	go test -race $(TESTFLAGS) $$(go list ./pkg/... ./cmd/... ./hack/... ./bench/... ./test/kernels/... | grep -vxF "$$(go list $(on_controlplane) ./pkg/proxy/...)")
 
 # How long each parser of the proxy is fed with made-up input.
 FUZZTIME ?= 4s
@@ -136,19 +136,44 @@ test-lab-ipsec: build ## Run the lab's checks with IPsec (root, some minutes)
 test-floors: build ## Measure acceleration against the baseline and hold it to its floors (root, a quiet machine)
 	$(as_root)
 	@hack/install-deps.sh test
-	go test -count=1 -v -timeout 10m $(TESTFLAGS) ./bench
+	RAVEN_TEST_FLOORS=1 go test -count=1 -v -timeout 10m -run '^TestAcceleration' $(TESTFLAGS) ./bench
 
-.PHONY: bench-datapath
-bench-datapath: build ## Measure all variants over plain and WireGuard tunnels into bench/results/ (root, a quiet machine)
+# make bench: how often the paths take turns, and how long each single measurement lasts. 3 rounds of a second each take
+# about a quarter of an hour.
+ROUNDS ?= 3
+EACH ?= 1s
+# More arguments for `raven-bench measure`, such as BENCHFLAGS='--tunnel=plain --proxy=false'.
+BENCHFLAGS ?=
+.PHONY: bench
+bench: build ## Measure all paths, tunnels and the proxy into bench/results/ and README.md (root, a quiet machine, 15 minutes)
 	$(as_root)
-	@hack/install-deps.sh test
-	bin/raven-bench --driver=plain --out=bench/results/plain.json
-	bin/raven-bench --driver=wireguard --out=bench/results/wireguard.json
+	@hack/install-deps.sh test ipsec bench
+	RAVEN_BENCH_PROGRAMS=$(CURDIR)/bench/results/programs.json go test -count=1 -run '^TestCostOfEachProgramPerPacket$$' ./bpf
+	RAVEN_BENCH_CNI=$(CURDIR)/bench/results/cni.json go test -count=1 -run '^TestTheMedianADD' ./pkg/cni
+	bin/raven-bench measure --rounds=$(ROUNDS) --each=$(EACH) --out=bench/results $(BENCHFLAGS)
+	bin/raven-bench report
+
+.PHONY: bench-quick
+bench-quick: build ## Measure the paths over plain and WireGuard tunnels, and the proxy, once, into dist/bench (root, 3 minutes)
+	$(as_root)
+	@hack/install-deps.sh test bench
+	bin/raven-bench measure --quick --rounds=1 --each=1s --rules=0 --rules-encrypted=0 --tunnel=plain,wireguard --out=dist/bench $(BENCHFLAGS)
+	bin/raven-bench report --results=dist/bench --readme=
+	@echo "tables and plots are in dist/bench"
+
+.PHONY: bench-report
+bench-report: build ## Write tables, plots and README.md's figures from bench/results/latest.json
+	bin/raven-bench report
+
+.PHONY: raise-gate
+raise-gate: ## Take the present costs of programs and planner as the baselines of the gate (root, a quiet machine)
+	$(as_root)
+	RAVEN_GATE=raise go test -count=1 -v -run '^TestGateOf' ./bpf ./pkg/topology
 
 .PHONY: bench-cni
 bench-cni: ## Measure what the CNI plugin adds to a pod's ADD (root, a quiet machine)
 	$(as_root)
-	RAVEN_BENCH_CNI=1 go test -count=1 -v -run '^TestTheMedianADD' ./pkg/cni
+	RAVEN_BENCH_CNI=$(CURDIR)/bench/results/cni.json go test -count=1 -v -run '^TestTheMedianADD' ./pkg/cni
 
 .PHONY: bench-controlplane
 bench-controlplane: cluster-binaries ## Measure the controller at 1,000 gateways and 10,000 nodes into bench/results/, and hold it to its limits

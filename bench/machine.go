@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// machine names the kernel's release and counts the CPUs.
-func machine() (kernel string, cpus int) {
+// Machine names the kernel's release and counts the CPUs.
+func Machine() (kernel string, cpus int) {
 	var u unix.Utsname
 	// It cannot fail with a valid pointer; an empty name would say that it did.
 	_ = unix.Uname(&u)

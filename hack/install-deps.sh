@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what Raven's make targets need from Debian's packages, and nothing where all is there.
 #
-#   hack/install-deps.sh SET...      sets: build test demo generate kernels image ipsec
+#   hack/install-deps.sh SET...      sets: build test demo generate kernels image ipsec bench
 #
 # Exit status: 0 all there; 1 something could not be installed; 4 this release has no such package (set generate).
 set -euo pipefail
@@ -62,9 +62,15 @@ needs() {
 			/usr/lib/ipsec/plugins/libstrongswan-openssl.so libstrongswan-standard-plugins
 		LIST
 		;;
+	bench) # what is measured beside Raven
+		cat <<-'LIST'
+			haproxy          haproxy
+			ipset            ipset
+		LIST
+		;;
 	demo) ;;
 	*)
-		echo "install-deps: there is no set $1; sets are: build test demo generate kernels image ipsec" >&2
+		echo "install-deps: there is no set $1; sets are: build test demo generate kernels image ipsec bench" >&2
 		exit 2
 		;;
 	esac
@@ -78,7 +84,7 @@ have() {
 }
 
 missing=()
-for set in "${@:?name a set: build test demo generate kernels image ipsec}"; do
+for set in "${@:?name a set: build test demo generate kernels image ipsec bench}"; do
 	listed=$(needs "$set")
 	while read -r what package; do
 		have "$what" || missing+=("$package")

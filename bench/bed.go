@@ -1,0 +1,108 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/ravencni/raven/test/lab"
+)
+
+// Names in the lab's topology: two regions of a gateway and a member, whose gateways have public addresses. A packet
+// from member to member crosses four nodes, wired straight to one another.
+const (
+	clientGateway, clientNode = "west-1", "west-2"
+	serverGateway, serverNode = "east-1", "east-2"
+	podOf                     = "/a"
+)
+
+// bed is a path's running lab, and between whom it is measured.
+type bed struct {
+	path           Path
+	lab            *lab.Lab
+	client, server *lab.Host
+	to             netip.Addr
+}
+
+// startBeds builds the labs of all paths over a tunnel; paths that differ only in their ends share one. The caller closes
+// them, also after an error.
+func startBeds(ctx context.Context, tunnel string, paths []Path) ([]*bed, error) {
+	var beds []*bed
+	for _, p := range paths {
+		b := &bed{path: p}
+		for _, other := range beds {
+			if other.path.sameLab(p) {
+				b.lab = other.lab
+			}
+		}
+		if b.lab == nil {
+			l, err := lab.Start(ctx, "bench-"+tunnel+"-"+p.Name, lab.StraightPair())
+			if err != nil {
+				return beds, err
+			}
+			b.lab = l
+			beds = append(beds, b)
+			if err := b.prepare(ctx, tunnel); err != nil {
+				return beds, fmt.Errorf("prepare %s over %s: %w", p.Name, tunnel, err)
+			}
+		} else {
+			beds = append(beds, b)
+		}
+		if err := b.findEnds(); err != nil {
+			return beds, err
+		}
+	}
+	return beds, nil
+}
+
+// prepare makes the lab's nodes forward as the path does.
+func (b *bed) prepare(ctx context.Context, tunnel string) error {
+	p := b.path
+	var err error
+	if p.Forwarding != "" {
+		err = b.lab.StartAgents(ctx, p.agents(tunnel))
+	} else {
+		err = leaveTunnel(ctx, b.lab, p.agents(tunnel))
+	}
+	if err == nil && p.Original {
+		err = buildOriginal(ctx, b.lab)
+	}
+	if err == nil && p.Name != Bare {
+		err = addKubeProxy(ctx, b.lab, p.Rules)
+	}
+	return err
+}
+
+func (b *bed) findEnds() error {
+	b.client, b.server, b.to = b.lab.Host(clientNode+podOf), b.lab.Host(serverNode+podOf), nodeOf(b.lab, serverNode).Pods[0].IP4
+	if b.path.Gateways {
+		b.client, b.server, b.to = b.lab.Host(clientGateway), b.lab.Host(serverGateway), nodeOf(b.lab, serverGateway).IP4
+	}
+	// So many short connections need many ports.
+	return b.client.Sysctl("net/ipv4/ip_local_port_range", "10240 65535")
+}
+
+// nodeOf finds a node of the topology, which has it.
+func nodeOf(l *lab.Lab, name string) *lab.Node {
+	for i := range l.Spec.Regions {
+		for j := range l.Spec.Regions[i].Nodes {
+			if n := &l.Spec.Regions[i].Nodes[j]; n.Name == name {
+				return n
+			}
+		}
+	}
+	panic("the benchmark's topology has no node " + name)
+}
+
+func closeBeds(beds []*bed) error {
+	closed := map[*lab.Lab]bool{}
+	var err error
+	for _, b := range beds {
+		if !closed[b.lab] {
+			closed[b.lab] = true
+			err = errors.Join(err, b.lab.Close())
+		}
+	}
+	return err
+}

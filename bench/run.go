@@ -1,0 +1,101 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// Tunnels are the kinds that can be measured: two that encrypt in user space, and one that does not.
+var Tunnels = []string{"plain", "wireguard", "ipsec"}
+
+// Options of a run over one kind of tunnel.
+type Options struct {
+	Tunnel string
+	Paths  []Path
+	// Rounds is how many times the paths take turns; Each is how long every single measurement lasts, at least a second.
+	Rounds int
+	Each   time.Duration
+	// Metrics to measure, by key; nil: all.
+	Metrics map[string]bool
+	// Progress receives a line per measurement.
+	Progress io.Writer
+}
+
+// probe is one way to measure, which yields one or more metrics.
+type probe struct {
+	keys []string
+	run  func(*bed, context.Context, time.Duration) (map[string]float64, error)
+}
+
+var probes = []probe{
+	{[]string{RTT50, RTT99}, (*bed).roundTrips},
+	{[]string{TCP, CPUPerGB}, (*bed).oneStream},
+	{[]string{UDP64, CPUPerMpkt}, (*bed).smallDatagrams},
+	{[]string{TCP8}, (*bed).eightStreams},
+	{[]string{UDPFull}, (*bed).fullDatagrams},
+	{[]string{Connections}, (*bed).connections},
+}
+
+func (p probe) wanted(metrics map[string]bool) bool {
+	for _, k := range p.keys {
+		if metrics == nil || metrics[k] {
+			return true
+		}
+	}
+	return false
+}
+
+// Run builds the labs of all paths, measures one metric of all of them in turn and then the next, round after round, and
+// takes the labs down. It must be called inside lab.Enclose. Samples that were taken are returned with an error, too.
+func Run(ctx context.Context, o Options) (samples []Sample, err error) {
+	begin := time.Now()
+	beds, err := startBeds(ctx, o.Tunnel, o.Paths)
+	defer func() { err = errors.Join(err, closeBeds(beds)) }()
+	if err != nil {
+		return nil, fmt.Errorf("build the labs: %w", err)
+	}
+	fmt.Fprintf(o.Progress, "%s: %d labs are up after %.0f s\n", o.Tunnel, len(beds), time.Since(begin).Seconds())
+	for round := range o.Rounds {
+		of := make([]Sample, len(beds))
+		for i, b := range beds {
+			of[i] = Sample{Tunnel: o.Tunnel, Path: b.path.Name, Round: round, Values: map[string]float64{}}
+		}
+		for _, p := range probes {
+			if !p.wanted(o.Metrics) {
+				continue
+			}
+			// Another path begins in each round, so that none is always the one after a certain other.
+			for i := range beds {
+				at := (i + round) % len(beds)
+				values, err := p.run(beds[at], ctx, o.Each)
+				if err != nil {
+					return samples, fmt.Errorf("measure %s over %s: %w", beds[at].path.Name, o.Tunnel, err)
+				}
+				fmt.Fprintf(o.Progress, "%s, round %d of %d, %s:%s\n", o.Tunnel, round+1, o.Rounds, beds[at].path.Name, inWords(values))
+				for k, v := range values {
+					of[at].Values[k] = v
+				}
+			}
+		}
+		samples = append(samples, of...)
+	}
+	fmt.Fprintf(o.Progress, "%s: measured in %.0f s\n", o.Tunnel, time.Since(begin).Seconds())
+	return samples, nil
+}
+
+// inWords lists figures for the progress.
+func inWords(values map[string]float64) string {
+	out := ""
+	for _, m := range Metrics {
+		if v, ok := values[m.Key]; ok {
+			out += fmt.Sprintf("  %s %s", m.Title, m.format(v))
+		}
+	}
+	return out
+}
+
+// format writes a value for people.
+func (m Metric) format(v float64) string { return fmt.Sprintf("%.*f", m.Digits, v/m.Scale) }
