@@ -285,10 +285,12 @@ func (p *Proxy) open(ctx context.Context, key string, serve func(net.Listener) e
 
 // stopFront closes the listeners, and ends the streams after a while; new ones may be opened meanwhile.
 func (p *Proxy) stopFront() {
+	closing := make([]net.Listener, 0, len(p.listeners))
 	for key, l := range p.listeners {
-		_ = l.Close() // nothing is lost
+		closing = append(closing, l)
 		delete(p.listeners, key)
 	}
+	closeGently(closing, p.Log)
 	if p.front == nil {
 		return
 	}

@@ -75,6 +75,8 @@ type Front struct {
 	perSource map[netip.Addr]int
 	pending   map[netip.Addr]int
 	closed    bool
+	// accepting counts the listeners that may still hand over a connection.
+	accepting int
 }
 
 // New makes a Front that listens nowhere yet.
@@ -174,8 +176,11 @@ func (f *Front) enter(c net.Conn) (*client, error) {
 	return out, nil
 }
 
-// accept lets connections in until the listener is closed, and runs serve for each.
-func (f *Front) accept(l net.Listener, front string, serve func(*client)) error {
+// accept lets connections in until the listener is closed, and runs serve for each. begun has the calls of serve
+// that have not returned yet.
+func (f *Front) accept(l net.Listener, front string, begun *sync.WaitGroup, serve func(*client)) error {
+	f.count(1)
+	defer f.count(-1)
 	for {
 		raw, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -190,8 +195,10 @@ func (f *Front) accept(l net.Listener, front string, serve func(*client)) error 
 			_ = raw.Close() // a stranger gets no word
 			continue
 		}
+		begun.Add(1)
 		go func() {
 			defer f.group.Done()
+			defer begun.Done()
 			serve(c)
 		}()
 	}
@@ -209,14 +216,20 @@ func (f *Front) refuse(front, source string, to target.HostPort, err error) *ref
 	return e
 }
 
-// Drain waits until no client is connected or ctx is done. Close the listeners before.
+func (f *Front) count(accepting int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.accepting += accepting
+}
+
+// Drain waits until no client is connected, nor one on its way in, or ctx is done. Close the listeners before.
 func (f *Front) Drain(ctx context.Context) {
 	const look = 100 * time.Millisecond
 	ticker := time.NewTicker(look)
 	defer ticker.Stop()
 	for {
 		f.mu.Lock()
-		n := len(f.clients)
+		n := len(f.clients) + f.accepting
 		f.mu.Unlock()
 		if n == 0 {
 			return

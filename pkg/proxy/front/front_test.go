@@ -3,12 +3,12 @@ package front
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -151,14 +151,19 @@ func TestTLSGoesByServerNameAndIsNotTerminated(t *testing.T) {
 	})
 }
 
-// connect asks the CONNECT front end as an API server does, with something else in Host.
-func (w *world) connect(t *testing.T, certificate *tls.Certificate, to string) (net.Conn, *http.Response, error) {
-	t.Helper()
+// clientOf is the TLS configuration of a client of the CONNECT front end; nil: without a certificate.
+func (w *world) clientOf(certificate *tls.Certificate) *tls.Config {
 	config := &tls.Config{RootCAs: proxytest.Pool(w.authority), ServerName: "cloud-1"}
 	if certificate != nil {
 		config.Certificates = []tls.Certificate{*certificate}
 	}
-	c := tls.Client(w.dial(t, atConnect), config)
+	return config
+}
+
+// connect asks the CONNECT front end as an API server does, with something else in Host.
+func (w *world) connect(t *testing.T, certificate *tls.Certificate, to string) (net.Conn, *http.Response, error) {
+	t.Helper()
+	c := tls.Client(w.dial(t, atConnect), w.clientOf(certificate))
 	if _, err := fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", to); err != nil {
 		return nil, nil, err
 	}
@@ -235,24 +240,22 @@ func TestBadClientsAreRefusedAndDisturbNobody(t *testing.T) {
 			t.Errorf("an oversized header: %v, %v", r, err)
 		}
 		w.refusals(t, metrics.FrontHTTP, refusal.BadRequest, 1)
-		stranger := make(chan error, 1)
-		w.client.Do(t, func() {
-			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP("192.0.2.99")}}
-			c, err := d.DialContext(context.Background(), "tcp", atHTTP)
-			if err == nil {
-				defer c.Close()
-				_, err = c.Read(make([]byte, 1))
-			}
-			stranger <- err
-		})
-		if err := <-stranger; err == nil {
+		trusted := tls.Client(w.dial(t, atConnect), w.clientOf(w.authority.Client(t, "apiserver")))
+		fmt.Fprintf(trusted, "CONNECT hangzhou-2:10255 HTTP/1.1\r\nHost: x\r\nX: %s\r\n\r\n", strings.Repeat("x", 4*maxHeaders))
+		if r, err := http.ReadResponse(bufio.NewReader(trusted), nil); err != nil || r.StatusCode != 431 {
+			t.Errorf("an oversized header of a client with a certificate: %v, %v", r, err)
+		}
+		w.refusals(t, metrics.FrontConnect, refusal.BadRequest, 1)
+		slow := tls.Client(w.dial(t, atConnect), w.clientOf(w.authority.Client(t, "apiserver")))
+		fmt.Fprint(slow, "CONNECT ")
+		if _, err := w.dialFrom(t, "192.0.2.99", atHTTP).Read(make([]byte, 1)); err == nil {
 			t.Error("a source that is not allowed is answered")
 		}
 		w.refusals(t, metrics.FrontHTTP, refusal.SourceNotAllowed, 1)
 		w.refusals(t, metrics.FrontTLS, refusal.BadClientHello, 1)
 		w.refusals(t, metrics.FrontConnect, refusal.BadClientHello, 1)
-		for _, front := range []string{metrics.FrontTLS, metrics.FrontHTTP, metrics.FrontConnect} {
-			w.refusals(t, front, refusal.Slow, 1)
+		for front, n := range map[string]int{metrics.FrontTLS: 1, metrics.FrontHTTP: 1, metrics.FrontConnect: 2} {
+			w.refusals(t, front, refusal.Slow, n)
 		}
 		if code, body, _ := w.get(t, "qingdao-2:10255", "/"); code != 200 {
 			t.Errorf("%d %s", code, body)
@@ -260,6 +263,40 @@ func TestBadClientsAreRefusedAndDisturbNobody(t *testing.T) {
 		if line, err := bufio.NewReader(r.Body).ReadString('\n'); err != nil || line != "hangzhou-2\n" {
 			t.Errorf("the stream that was open says %q, %v", line, err)
 		}
+	})
+}
+
+// One address may hold so many connections that say nothing; whoever comes from elsewhere does not notice.
+func TestSilentConnectionsCostTheirOwnSourceOnly(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		w := newWorld(t, func(o *Options) { o.Hello = proxytest.Within })
+		w.web(t, "10255", plainly)
+		held := make([]net.Conn, maxPending)
+		for i := range held {
+			held[i] = w.dialFrom(t, "192.0.2.3", []string{atTLS, atHTTP, atConnect}[i%3])
+		}
+		proxytest.Await(t, "the silent connections", func() bool {
+			w.front.mu.Lock()
+			defer w.front.mu.Unlock()
+			return w.front.pending[netip.MustParseAddr("192.0.2.3")] == maxPending
+		})
+		if _, err := w.dialFrom(t, "192.0.2.3", atHTTP).Read(make([]byte, 1)); err == nil {
+			t.Error("one more is answered")
+		}
+		w.refusals(t, metrics.FrontHTTP, refusal.Busy, 1)
+		if code, body, _ := w.get(t, "qingdao-2:10255", "/"); code != 200 {
+			t.Errorf("a request from another address: %d %s", code, body)
+		}
+		for _, c := range held[:3] {
+			_ = c.Close()
+		}
+		proxytest.Await(t, "place for another connection", func() bool {
+			c := w.dialFrom(t, "192.0.2.3", atHTTP)
+			defer c.Close()
+			fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: hangzhou-2:10255\r\nConnection: close\r\n\r\n")
+			r, err := http.ReadResponse(bufio.NewReader(c), nil)
+			return err == nil && r.StatusCode == 200
+		})
 	})
 }
 

@@ -21,28 +21,25 @@ const defaultPort = 80
 
 // ServeHTTP carries HTTP requests to the node and port that their Host names, until the listener is closed.
 func (f *Front) ServeHTTP(l net.Listener) error {
-	transport := &http.Transport{
-		DialContext: f.dialNode, DisableCompression: true,
-		MaxIdleConns: 1024, MaxIdleConnsPerHost: 16, IdleConnTimeout: idleWeb, MaxResponseHeaderBytes: 1 << 20,
-	}
-	defer transport.CloseIdleConnections()
+	kept := newPools(f.Hub.Retreats, f.dialNode)
+	defer kept.close()
 	proxy := &httputil.ReverseProxy{
-		Transport: transport,
+		Transport: kept,
 		Rewrite: func(r *httputil.ProxyRequest) {
-			r.Out.URL.Scheme, r.Out.URL.Host = "http", r.In.Context().Value(targetKey{}).(target.HostPort).String()
+			r.Out.URL.Scheme, r.Out.URL.Host = "http", destinationOf(r.In.Context()).to.String()
 			r.Out.Host = r.In.Host
 			r.SetXForwarded()
 		},
 		FlushInterval: -1, // streams and watches must not wait for more
 		ErrorLog:      slog.NewLogLogger(f.serverLog().Handler(), slog.LevelDebug),
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			to, _ := r.Context().Value(targetKey{}).(target.HostPort)
+			to := destinationOf(r.Context()).to
 			if r.Context().Err() != nil {
 				return // the client has gone
 			}
 			e := refusal.Of(err)
 			if e.Reason == refusal.Other {
-				e = refusal.New(refusal.TunnelLost, "", to.Host.String(), "%v", err)
+				e = refusal.New(refusal.TunnelLost, destinationOf(r.Context()).gateway, to.Host.String(), "%v", err)
 			}
 			refusal.Write(w, f.refuse(metrics.FrontHTTP, clientOf(r).source.String(), to, e))
 		},
@@ -53,8 +50,9 @@ func (f *Front) ServeHTTP(l net.Listener) error {
 		if err == nil && r.Method == http.MethodConnect {
 			err = refusal.New(refusal.BadRequest, "", to.Host.String(), "this end takes no CONNECT")
 		}
+		var route Route
 		if err == nil {
-			_, err = f.Directory.Find(to)
+			route, err = f.Directory.Find(to)
 		}
 		if err != nil {
 			refusal.Write(w, f.refuse(metrics.FrontHTTP, c.source.String(), to, err))
@@ -64,7 +62,7 @@ func (f *Front) ServeHTTP(l net.Listener) error {
 		f.Metrics.Opened(metrics.FrontHTTP)
 		defer f.Metrics.Closed(metrics.FrontHTTP)
 		up, down := f.Metrics.Counters(metrics.FrontHTTP)
-		r = r.WithContext(context.WithValue(r.Context(), targetKey{}, to))
+		r = r.WithContext(context.WithValue(r.Context(), destinationKey{}, destination{to, route.Gateway}))
 		if r.Body != nil && r.Body != http.NoBody {
 			r.Body = &countedBody{r.Body, func(n int) { up.Add(float64(n)) }}
 		}
@@ -75,7 +73,18 @@ func (f *Front) ServeHTTP(l net.Listener) error {
 	}), nil)
 }
 
-type targetKey struct{}
+// destination of a request, in its context.
+type destination struct {
+	to      target.HostPort
+	gateway string
+}
+
+type destinationKey struct{}
+
+func destinationOf(ctx context.Context) destination {
+	d, _ := ctx.Value(destinationKey{}).(destination)
+	return d
+}
 
 // ParseHostHeader reads a Host header. The error is a *refusal.Error.
 func ParseHostHeader(host string) (target.HostPort, error) {

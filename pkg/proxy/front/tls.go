@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/ravencni/raven/pkg/proxy/metrics"
@@ -15,7 +16,7 @@ import (
 // ServeTLS carries TLS connections to a port of the node that their server name names, until the listener is closed. It
 // ends no TLS itself: client and node authenticate one another.
 func (f *Front) ServeTLS(l net.Listener, port uint16) error {
-	return f.accept(l, metrics.FrontTLS, func(c *client) { f.serveTLS(c, port) })
+	return f.accept(l, metrics.FrontTLS, new(sync.WaitGroup), func(c *client) { f.serveTLS(c, port) })
 }
 
 func (f *Front) serveTLS(c *client, port uint16) {

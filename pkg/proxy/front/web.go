@@ -74,6 +74,7 @@ func (h *handed) Addr() net.Addr { return h.addr }
 // about. prepare proves who the client is; nil: there is no need.
 func (f *Front) serveWeb(l net.Listener, kind string, handler http.Handler, prepare func(*client) error) error {
 	inner := &handed{conns: make(chan net.Conn), done: make(chan struct{}), addr: l.Addr()}
+	var open sync.WaitGroup
 	server := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			c := clientOf(r)
@@ -84,6 +85,12 @@ func (f *Front) serveWeb(l net.Listener, kind string, handler http.Handler, prep
 		ReadHeaderTimeout: f.Hello, IdleTimeout: idleWeb, MaxHeaderBytes: maxHeaders,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, clientKey{}, c) },
 		ConnState: func(conn net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew:
+				open.Add(1) // before Serve returns
+			case http.StateClosed, http.StateHijacked:
+				defer open.Done()
+			}
 			c := conn.(*client)
 			if state == http.StateClosed && c.web.requests.Load() == 0 && !c.web.replied.Load() && time.Since(c.web.since) >= f.Hello {
 				f.refuse(kind, c.source.String(), target.HostPort{}, refusal.New(refusal.Slow, "", "", "no request within %v", f.Hello))
@@ -93,7 +100,8 @@ func (f *Front) serveWeb(l net.Listener, kind string, handler http.Handler, prep
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(inner) }()
-	err := f.accept(l, kind, func(c *client) {
+	var handing sync.WaitGroup // whoever was let in is to be answered
+	err := f.accept(l, kind, &handing, func(c *client) {
 		c.web.kind, c.web.since = kind, time.Now()
 		if prepare != nil {
 			if err := prepare(c); err != nil {
@@ -109,11 +117,14 @@ func (f *Front) serveWeb(l net.Listener, kind string, handler http.Handler, prep
 		}
 	})
 	// Requests that are being answered go on; Close ends their connections.
+	handing.Wait()
 	_ = inner.Close() // never fails
 	if ended := <-served; !errors.Is(ended, net.ErrClosed) && !errors.Is(ended, http.ErrServerClosed) {
 		err = errors.Join(err, ended)
 	}
-	_ = server.Shutdown(context.Background()) // fails only with its context
+	// Not by Shutdown, which hangs up on whoever has just sent a request.
+	server.SetKeepAlivesEnabled(false)
+	open.Wait()
 	return err
 }
 

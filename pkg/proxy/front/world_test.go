@@ -75,7 +75,7 @@ func newWorld(t *testing.T, change func(*Options)) *world {
 	w := &world{client: netns.New(t), cloud: netns.New(t), cloud2: netns.New(t), nodes: map[string]*netns.Namespace{},
 		authority: proxytest.NewAuthority(t)}
 	netns.Veth(t, netns.End{In: w.cloud, Name: "front", Addresses: []string{"192.0.2.1/24"}},
-		netns.End{In: w.client, Name: "front", Addresses: []string{"192.0.2.2/24", "192.0.2.99/24"}})
+		netns.End{In: w.client, Name: "front", Addresses: []string{"192.0.2.2/24", "192.0.2.3/24", "192.0.2.99/24"}})
 	netns.Veth(t, netns.End{In: w.cloud, Name: "lan", Addresses: []string{"10.0.0.1/24"}},
 		netns.End{In: w.cloud2, Name: "lan", Addresses: []string{sameAddress + "/24"}})
 	w.nodes["cloud-2"] = w.cloud2
@@ -83,6 +83,7 @@ func newWorld(t *testing.T, change func(*Options)) *world {
 
 	w.hub = tunnel.NewHub(tunnel.HubOptions{
 		Identity: w.authority.Proxy(t, "cloud-1"), Log: slog.New(slog.DiscardHandler), Metrics: metrics.New(nil),
+		Limits: tunnel.Limits{Hold: 1}, // what no tunnel leads to is refused at once
 		Admit: func(node string) (string, error) {
 			return map[string]string{"hangzhou-1": "gw-hangzhou", "qingdao-1": "gw-qingdao"}[node], nil
 		},
@@ -155,6 +156,21 @@ func (w *world) dial(t *testing.T, address string) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// dialFrom is dial with an address of the client.
+func (w *world) dialFrom(t *testing.T, source, address string) net.Conn {
+	t.Helper()
+	var c net.Conn
+	w.client.Do(t, func() {
+		var err error
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
+		if c, err = d.DialContext(t.Context(), "tcp", address); err != nil {
+			t.Fatal(err)
+		}
+	})
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }

@@ -19,6 +19,16 @@ const (
 
 var fronts = []string{FrontTLS, FrontHTTP, FrontConnect, FrontTunnel, Edge}
 
+// Loss says how a tunnel ended that nobody wanted to end, a label of raven_proxy_tunnels_lost_total.
+type Loss string
+
+const (
+	// LostClosed: the other side, or its host, closed the connection.
+	LostClosed Loss = "closed"
+	// LostSilent: the other side vanished without a word.
+	LostSilent Loss = "silent"
+)
+
 // Tunnel is one reverse tunnel at the side that was dialled.
 type Tunnel struct {
 	Gateway, Node string
@@ -35,6 +45,7 @@ type Metrics struct {
 	bytes     *prometheus.CounterVec
 	refused   *prometheus.CounterVec
 	dialFails *prometheus.CounterVec
+	lost      *prometheus.CounterVec
 	tunnels   func() []Tunnel
 	count     *prometheus.Desc
 	rtt       *prometheus.Desc
@@ -59,6 +70,10 @@ func New(tunnels func() []Tunnel) *Metrics {
 		dialFails: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "raven_proxy_dial_errors_total", Help: "Attempts of this edge to connect to an exposed gateway that failed, by reason.",
 		}, []string{"reason"}),
+		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "raven_proxy_tunnels_lost_total",
+			Help: "Reverse tunnels that this proxy accepted and lost: closed by the other side, or silent, where that vanished.",
+		}, []string{"how"}),
 		count: prometheus.NewDesc("raven_proxy_tunnels", "Reverse tunnels that this proxy accepted, by the gateway at their other end.",
 			[]string{"gateway"}, nil),
 		rtt: prometheus.NewDesc("raven_proxy_tunnel_rtt_seconds", "Round trip of the last ping, the longest of a gateway's tunnels.",
@@ -69,6 +84,9 @@ func New(tunnels func() []Tunnel) *Metrics {
 		m.opened.WithLabelValues(f)
 		m.bytes.WithLabelValues(f, "up")
 		m.bytes.WithLabelValues(f, "down")
+	}
+	for _, how := range []Loss{LostClosed, LostSilent} {
+		m.lost.WithLabelValues(string(how))
 	}
 	return m
 }
@@ -102,6 +120,14 @@ func (m *Metrics) DialFailed(reason refusal.Reason) {
 	m.dialFails.WithLabelValues(string(refusal.Known(string(reason)))).Inc()
 }
 
+// TunnelLost counts a tunnel that ended without anybody's wish.
+func (m *Metrics) TunnelLost(how Loss) { m.LostCounter(how).Inc() }
+
+// LostCounter is the counter that TunnelLost adds to.
+func (m *Metrics) LostCounter(how Loss) prometheus.Counter {
+	return m.lost.WithLabelValues(string(how))
+}
+
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range m.collectors() {
@@ -131,7 +157,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (m *Metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.streams, m.opened, m.bytes, m.refused, m.dialFails}
+	return []prometheus.Collector{m.streams, m.opened, m.bytes, m.refused, m.dialFails, m.lost}
 }
 
 var _ prometheus.Collector = (*Metrics)(nil)

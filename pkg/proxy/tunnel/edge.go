@@ -43,7 +43,8 @@ type EdgeOptions struct {
 	Linger time.Duration
 	// Drain is how long Run lets streams end when its context is done; 0: 20 seconds, which is less than the 30 that a
 	// pod is given.
-	Drain time.Duration
+	Drain  time.Duration
+	Limits Limits
 }
 
 // Edge keeps a tunnel to each endpoint.
@@ -60,8 +61,9 @@ type Edge struct {
 
 // NewEdge makes an Edge without endpoints. Close ends it.
 func NewEdge(opts EdgeOptions) *Edge {
+	opts.Limits = opts.Limits.orDefault()
 	if opts.Dial == nil {
-		opts.Dial = (&net.Dialer{KeepAlive: silence}).DialContext
+		opts.Dial = (&net.Dialer{KeepAlive: opts.Limits.Silence}).DialContext
 	}
 	if opts.Linger == 0 {
 		opts.Linger = time.Hour
@@ -145,7 +147,7 @@ type served struct {
 
 // connect dials, and returns once the other side has said that it takes the tunnel.
 func (e *Edge) connect(ctx context.Context, to Endpoint) (*served, error) {
-	ctx, cancel := context.WithTimeout(ctx, handshakeLimit)
+	ctx, cancel := context.WithTimeout(ctx, e.Limits.Handshake)
 	defer cancel()
 	config, err := identity.Client(e.Identity, to.Node)
 	if err != nil {
@@ -155,7 +157,7 @@ func (e *Edge) connect(ctx context.Context, to Endpoint) (*served, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", to.Address, err)
 	}
-	if err := keepAlive(raw); err != nil {
+	if err := keepAlive(raw, e.Limits.vanished()); err != nil {
 		return nil, errors.Join(err, raw.Close())
 	}
 	conn := tls.Client(raw, config)
@@ -175,7 +177,7 @@ func (e *Edge) connect(ctx context.Context, to Endpoint) (*served, error) {
 		}
 		err = fmt.Errorf("the other side closed the connection without a welcome: %w", cmp.Or(s.link.why(), net.ErrClosed))
 	case <-ctx.Done():
-		err = fmt.Errorf("no welcome within %v: %w", handshakeLimit, ctx.Err())
+		err = fmt.Errorf("no welcome within %v: %w", e.Limits.Handshake, ctx.Err())
 	}
 	if err != nil {
 		s.close()
@@ -193,13 +195,13 @@ func (e *Edge) serve(conn net.Conn) *served {
 	}
 	s.server = &http.Server{
 		Handler:   s.handler,
-		Protocols: onlyHTTP2(), ReadHeaderTimeout: handshakeLimit, MaxHeaderBytes: maxHeader,
+		Protocols: onlyHTTP2(), ReadHeaderTimeout: e.Limits.Handshake, MaxHeaderBytes: maxHeader,
 		ErrorLog: slog.NewLogLogger(e.Log.Handler(), slog.LevelDebug),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connectionWindow,
 			// The other side holds a buffer of this size for each stream.
 			MaxReadFrameSize: 16 << 10,
-			SendPingTimeout:  silence, PingTimeout: pingLimit, WriteByteTimeout: userTimeout,
+			SendPingTimeout:  e.Limits.Silence, PingTimeout: e.Limits.Silence, WriteByteTimeout: e.Limits.vanished(),
 		},
 	}
 	listener := newSingle(s.link)

@@ -28,6 +28,7 @@ type HubOptions struct {
 	Admit   func(node string) (gateway string, err error)
 	Metrics *metrics.Metrics
 	Log     *slog.Logger
+	Limits  Limits
 }
 
 // Hub is the side that edges dial.
@@ -39,6 +40,12 @@ type Hub struct {
 	mu       sync.Mutex
 	tunnels  map[*accepted]bool
 	draining bool
+	// retreats counts, by gateway, the tunnels that came to take no new streams.
+	retreats map[string]int
+	// born is when the hub began, lost when the last tunnel of a gateway ended, arrived is closed when there is another one.
+	born    time.Time
+	lost    map[string]time.Time
+	arrived chan struct{}
 }
 
 // accepted is one tunnel.
@@ -50,12 +57,26 @@ type accepted struct {
 	streams atomic.Int64
 	// retired takes no new streams; guarded by the hub's mutex, as is rtt.
 	retired bool
+	// counted among the hub's retreats; guarded by its mutex, too.
+	counted bool
 	rtt     time.Duration
+	// doubted: it did not answer while others may; until it does it comes last.
+	doubted atomic.Bool
+	// ending: this side ends it, so that its end is no loss.
+	ending atomic.Bool
+}
+
+// end closes a tunnel that is no longer wanted.
+func (t *accepted) end() {
+	t.ending.Store(true)
+	_ = t.link.Close() // whatever it says, the link is closed
 }
 
 // NewHub makes a hub without tunnels.
 func NewHub(opts HubOptions) *Hub {
-	return &Hub{HubOptions: opts, pending: make(chan struct{}, maxPending), tunnels: map[*accepted]bool{}}
+	opts.Limits = opts.Limits.orDefault()
+	return &Hub{HubOptions: opts, pending: make(chan struct{}, maxPending), tunnels: map[*accepted]bool{}, retreats: map[string]int{},
+		born: time.Now(), lost: map[string]time.Time{}, arrived: make(chan struct{})}
 }
 
 // Serve takes tunnels until the listener is closed. Close ends the tunnels themselves.
@@ -110,9 +131,9 @@ func (h *Hub) begin() bool {
 
 // accept proves who is there and makes the tunnel known.
 func (h *Hub) accept(raw net.Conn, config *tls.Config) (*accepted, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), handshakeLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), h.Limits.Handshake)
 	defer cancel()
-	if err := keepAlive(raw); err != nil {
+	if err := keepAlive(raw, h.Limits.vanished()); err != nil {
 		return nil, err
 	}
 	conn := tls.Server(raw, config)
@@ -134,7 +155,11 @@ func (h *Hub) accept(raw net.Conn, config *tls.Config) (*accepted, error) {
 		return nil, errors.Join(refused, t.refuse(ctx, refusal.Of(refused)))
 	}
 	if err := t.tell(ctx, pathWelcome, nil); err != nil {
-		return nil, fmt.Errorf("welcome the proxy of node %s: %w", t.node, errors.Join(err, t.link.Close()))
+		reason := refusal.BadRequest
+		if ctx.Err() != nil {
+			reason = refusal.Slow
+		}
+		return nil, errors.Join(refusal.New(reason, t.gateway, t.node, "it does not serve its end of the tunnel: %v", err), t.link.Close())
 	}
 	h.mu.Lock()
 	if h.draining {
@@ -142,10 +167,12 @@ func (h *Hub) accept(raw net.Conn, config *tls.Config) (*accepted, error) {
 		return nil, errors.Join(refusal.New(refusal.Off, "", "", "this proxy is about to end"), t.link.Close())
 	}
 	h.tunnels[t] = true
+	close(h.arrived)
+	h.arrived = make(chan struct{})
 	h.mu.Unlock()
 	h.Recheck() // whoever changed what Admit says has not seen this tunnel
 	// What proved the identity has an end; the edge replaces the tunnel long before.
-	time.AfterFunc(time.Until(leaf.NotAfter), func() { _ = t.link.Close() })
+	time.AfterFunc(time.Until(leaf.NotAfter), t.end)
 	return t, nil
 }
 
@@ -156,13 +183,14 @@ func (h *Hub) client(ctx context.Context, l *link) (*http.ClientConn, error) {
 		DialContext: func(context.Context, string, string) (net.Conn, error) { return l, nil },
 		HTTP2: &http.HTTP2Config{
 			MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connectionWindow, MaxReadFrameSize: frameSize,
-			SendPingTimeout: silence, PingTimeout: pingLimit, WriteByteTimeout: userTimeout,
+			SendPingTimeout: h.Limits.Silence, PingTimeout: h.Limits.Silence, WriteByteTimeout: h.Limits.vanished(),
 		},
 	}
 	c, err := transport.NewClientConn(ctx, "http", "tunnel:80")
 	if err != nil {
 		return nil, fmt.Errorf("begin HTTP/2: %w", err)
 	}
+	l.take(c)
 	return c, nil
 }
 
@@ -177,11 +205,17 @@ func (h *Hub) keep(t *accepted) {
 		select {
 		case <-t.link.closed:
 			h.forget(t)
-			h.Log.Info("a reverse tunnel has ended", "gateway", t.gateway, "node", t.node)
+			how, lost := h.lossOf(t.link)
+			if !lost || t.ending.Load() || t.link.goodbye() {
+				h.Log.Info("a reverse tunnel has ended", "gateway", t.gateway, "node", t.node)
+				return
+			}
+			h.Metrics.TunnelLost(how)
+			h.Log.Warn("a reverse tunnel was lost", "gateway", t.gateway, "node", t.node, "how", how, "error", t.link.why())
 			return
 		case <-ticker.C:
 			begin := time.Now()
-			pinging, done := context.WithTimeout(ctx, pingLimit)
+			pinging, done := context.WithTimeout(ctx, h.Limits.Silence)
 			err := t.tell(pinging, pathPing, nil)
 			done()
 			if err != nil && t.client.Err() != nil {
@@ -191,21 +225,59 @@ func (h *Hub) keep(t *accepted) {
 			h.mu.Lock()
 			if err == nil {
 				t.rtt = time.Since(begin)
+				t.doubted.Store(false)
 			}
 			idle := t.retired && t.streams.Load() == 0
 			h.mu.Unlock()
 			if idle {
-				_ = t.link.Close() // nobody needs it any more
+				t.end() // nobody needs it any more
 			}
-			ticker.Reset(silence)
+			ticker.Reset(h.Limits.Silence)
 		}
 	}
+}
+
+// lossOf says whether the end of a tunnel was a loss, and how, by the error that reading from it ended with.
+func (h *Hub) lossOf(l *link) (how metrics.Loss, lost bool) {
+	var network net.Error
+	err := l.why()
+	switch {
+	case errors.As(err, &network) && network.Timeout():
+		return metrics.LostSilent, true
+	case errors.Is(err, net.ErrClosed): // HTTP/2 has closed it: no ping was answered, or the peer wanted it to end
+		return metrics.LostSilent, l.quiet() >= h.Limits.Silence
+	}
+	return metrics.LostClosed, true
 }
 
 func (h *Hub) forget(t *accepted) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.tunnels, t)
+	h.lost[t.gateway] = time.Now()
+	if !t.counted {
+		h.retreats[t.gateway]++
+	}
+}
+
+// open says whether a tunnel takes new streams: it is admitted, connected, and its edge has not said that it is about to
+// end. Call it under the hub's mutex.
+func (t *accepted) open() bool {
+	return !t.retired && t.client.Err() == nil && t.client.Available() > 0
+}
+
+// Retreats counts the tunnels of a gateway that came to take no new streams. Where the number has changed, a stream that is
+// kept for later use may be one that is cut off soon.
+func (h *Hub) Retreats(gateway string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for t := range h.tunnels {
+		if t.gateway == gateway && !t.counted && !t.open() {
+			t.counted = true
+			h.retreats[gateway]++
+		}
+	}
+	return h.retreats[gateway]
 }
 
 // Recheck asks Admit again for each tunnel: one that serves another region now, or none, takes no new streams; one whose
@@ -217,11 +289,12 @@ func (h *Hub) Recheck() {
 		gateway, err := h.Admit(t.node)
 		switch {
 		case err != nil && refusal.Of(err).Reason == refusal.UnknownNode:
-			_ = t.link.Close()
+			t.end()
 		case err != nil || gateway != t.gateway:
 			t.retired = true
 		default:
 			t.retired = false
+			t.counted = t.counted && !t.open()
 		}
 	}
 }
@@ -250,7 +323,7 @@ func (h *Hub) Drain(ctx context.Context) {
 	var group sync.WaitGroup
 	for _, t := range all {
 		group.Go(func() {
-			telling, cancel := context.WithTimeout(ctx, pingLimit)
+			telling, cancel := context.WithTimeout(ctx, h.Limits.Silence)
 			defer cancel()
 			if err := t.tell(telling, pathLeaving, nil); err != nil {
 				h.Log.Info("an edge was not told that this proxy ends", "node", t.node, "error", err)
@@ -275,7 +348,7 @@ func (h *Hub) Close() {
 	h.mu.Lock()
 	h.draining = true
 	for t := range h.tunnels {
-		_ = t.link.Close()
+		t.end()
 	}
 	h.mu.Unlock()
 	h.group.Wait()

@@ -13,16 +13,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// handshakeLimit bounds the TLS handshake and the greeting.
-	handshakeLimit = 10 * time.Second
-	// silence is how long nothing may be heard before a ping is sent, and pingLimit how long its answer may take: a peer
-	// that has vanished is noticed within their sum.
-	silence   = 10 * time.Second
-	pingLimit = 10 * time.Second
-	// userTimeout closes a connection whose sent bytes nobody acknowledges.
-	userTimeout = silence + pingLimit
+// Limits are how long one side of a tunnel waits for the other.
+type Limits struct {
+	// Handshake bounds the TLS handshake and the greeting; 0: 10 s.
+	Handshake time.Duration
+	// Silence is how long nothing may be heard before a ping is sent, and how long the answer to that may take: a peer that
+	// has vanished is noticed within twice as long. 0: 10 s.
+	Silence time.Duration
+	// Hold is how long a request may wait for a tunnel of a gateway whose proxy was connected a moment ago, or that had no
+	// time to connect yet: so that a restart refuses nothing. 0: 10 s.
+	Hold time.Duration
+}
 
+func (l Limits) orDefault() Limits {
+	const usual = 10 * time.Second
+	if l.Handshake == 0 {
+		l.Handshake = usual
+	}
+	if l.Silence == 0 {
+		l.Silence = usual
+	}
+	if l.Hold == 0 {
+		l.Hold = usual
+	}
+	return l
+}
+
+// vanished closes a connection whose sent bytes nobody acknowledges.
+func (l Limits) vanished() time.Duration { return 2 * l.Silence }
+
+const (
 	// frameSize is the largest DATA frame that the dialled side takes: four TLS records.
 	frameSize = 64 << 10
 	// streamWindow is what one stream may have in flight in each direction, and with the round-trip time bounds its
@@ -54,17 +74,33 @@ type link struct {
 	mu sync.Mutex
 	// failure is the first error of reading, such as the alert by which a peer refuses our certificate.
 	failure error
+	// client runs on this connection, at the side that was dialled; parted: its peer had said that it would end before it did.
+	client *http.ClientConn
+	parted bool
+	heard  time.Time // when bytes came last
+}
+
+// take makes the client known that runs on the link.
+func (l *link) take(c *http.ClientConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.client = c
 }
 
 // Read implements net.Conn.
 func (l *link) Read(p []byte) (int, error) {
 	n, err := l.Conn.Read(p)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n > 0 {
+		l.heard = time.Now()
+	}
 	if err != nil {
-		l.mu.Lock()
 		if l.failure == nil {
 			l.failure = err
+			// A GOAWAY came before: nothing is available, though nothing is wrong yet.
+			l.parted = l.client != nil && l.client.Err() == nil && l.client.Available() == 0
 		}
-		l.mu.Unlock()
 	}
 	return n, err
 }
@@ -75,7 +111,21 @@ func (l *link) why() error {
 	return l.failure
 }
 
-func newLink(c net.Conn) *link { return &link{Conn: c, closed: make(chan struct{})} }
+// quiet is how long nothing was heard.
+func (l *link) quiet() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Since(l.heard)
+}
+
+// goodbye says whether the peer announced the end of the link.
+func (l *link) goodbye() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.parted
+}
+
+func newLink(c net.Conn) *link { return &link{Conn: c, closed: make(chan struct{}), heard: time.Now()} }
 
 // Close implements net.Conn.
 func (l *link) Close() error {
@@ -124,8 +174,8 @@ func onlyHTTP2() *http.Protocols {
 	return p
 }
 
-// keepAlive has the kernel notice a peer that has vanished while data is on its way.
-func keepAlive(c net.Conn) error {
+// keepAlive has the kernel notice within a time that a peer has vanished while data is on its way.
+func keepAlive(c net.Conn, within time.Duration) error {
 	sc, ok := c.(syscall.Conn)
 	if !ok {
 		return nil
@@ -136,7 +186,7 @@ func keepAlive(c net.Conn) error {
 	}
 	var setErr error
 	err = raw.Control(func(fd uintptr) {
-		setErr = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
+		setErr = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(within.Milliseconds()))
 	})
 	if err := errors.Join(err, setErr); err != nil {
 		return fmt.Errorf("set the timeout of a tunnel: %w", err)

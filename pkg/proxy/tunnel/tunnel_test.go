@@ -133,6 +133,11 @@ func TestWhoIsNotAdmittedGetsNoTunnel(t *testing.T) {
 		if _, err := io.ReadAll(garbage); err != nil && !errors.Is(err, net.ErrClosed) {
 			t.Logf("garbage ends with %v", err)
 		}
+		for reason, n := range map[refusal.Reason]int{
+			refusal.NotAuthenticated: 2, refusal.WrongIdentity: 1, refusal.NotActive: 1, refusal.BadClientHello: 1,
+		} {
+			counts(t, h, reason, n)
+		}
 		if n := len(h.Tunnels()); n != 0 {
 			t.Errorf("%d tunnels", n)
 		}

@@ -3,6 +3,7 @@ package tunnel
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/ravencni/raven/pkg/proxy/metrics"
 	"github.com/ravencni/raven/pkg/proxy/proxytest"
@@ -81,7 +84,14 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // hubAt runs a hub in the cloud; admitted maps a node to its gateway.
 func (w *world) hubAt(t *testing.T, address, node string, admitted func(string) (string, error)) (*Hub, net.Listener) {
-	h := NewHub(HubOptions{Identity: w.authority.Proxy(t, node), Admit: admitted, Metrics: metrics.New(nil), Log: quiet()})
+	return w.impatientHubAt(t, address, node, admitted, noHold)
+}
+
+// noHold refuses at once what no tunnel leads to.
+var noHold = Limits{Hold: 1}
+
+func (w *world) impatientHubAt(t *testing.T, address, node string, admitted func(string) (string, error), limits Limits) (*Hub, net.Listener) {
+	h := NewHub(HubOptions{Identity: w.authority.Proxy(t, node), Admit: admitted, Metrics: metrics.New(nil), Log: quiet(), Limits: limits})
 	l := proxytest.Listen(t, w.cloud, address)
 	done := make(chan error, 1)
 	go func() { done <- h.Serve(l) }()
@@ -112,6 +122,14 @@ var (
 	toCloud = Endpoint{Gateway: "gw-cloud", Node: "cloud-1", Address: "192.0.2.1:10262"}
 	toNode  = target.HostPort{Host: target.Host{Name: "edge-2"}, Port: 7}
 )
+
+// counts waits until so many tunnels were refused for a reason.
+func counts(t *testing.T, h *Hub, reason refusal.Reason, want int) {
+	t.Helper()
+	proxytest.Await(t, fmt.Sprintf("%d refusals for %s", want, reason), func() bool {
+		return int(testutil.ToFloat64(h.Metrics.RefusedCounter(metrics.FrontTunnel, reason))) == want
+	})
+}
 
 func connected(t *testing.T, h *Hub, n int) {
 	t.Helper()
