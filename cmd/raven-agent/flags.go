@@ -75,7 +75,7 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.cniConfDir, "cni-conf-dir", "", "the runtime's folder of CNI configurations, such as /etc/cni/net.d: put raven-cni into the chain, and keep it there (default: leave CNI alone)")
 	f.StringVar(&o.cniBinDir, "cni-bin-dir", "", "with --cni-conf-dir: the runtime's folder of CNI plugins, such as /opt/cni/bin")
 	f.StringVar(&o.cniPlugin, "cni-plugin", "", "with --cni-conf-dir: the plugin's binary to install (default: raven-cni beside this program)")
-	f.StringSliceVar(&o.allowedSources, "proxy-allowed-sources", nil, "ranges whose hosts may use the front ends of the L7 proxy on this node (default: the nodes and pods of its region)")
+	f.StringSliceVar(&o.allowedSources, "proxy-allowed-sources", nil, "ranges whose hosts may use the front ends of the L7 proxy on this node (default: proxy-allowed-sources of ConfigMap raven-agent-config; the nodes and pods of its region where that is absent too)")
 
 	f.StringVar(&o.metricAddr, "metric-bind-addr", ":10265", "address of /metrics; 0: none")
 	f.StringVar(&o.healthAddr, "health-probe-addr", ":10275", "address of /healthz and /readyz; 0: none")
@@ -101,9 +101,7 @@ type settings struct {
 	address netip.Addr // --node-ip
 	psk     string     // of the environment
 	cluster source.Settings
-	// proxySources are --proxy-allowed-sources.
-	proxySources []netip.Prefix
-	level        slog.Level
+	level   slog.Level
 	// warnings tell of flags without effect.
 	warnings []string
 }
@@ -229,12 +227,11 @@ func (s *settings) checkCluster(f *pflag.FlagSet, bad func(flag, format string, 
 
 func (s *settings) checkProxy(bad func(flag, format string, args ...any)) {
 	for _, text := range s.allowedSources {
-		p, err := netip.ParsePrefix(strings.TrimSpace(text))
-		if err != nil {
-			bad("proxy-allowed-sources", "%q is no range; write it like 192.168.0.0/16, or 192.168.0.7/32", text)
-			continue
+		ranges, wrong := source.ParseRanges(text)
+		if len(wrong) > 0 {
+			bad("proxy-allowed-sources", "%s is no range; write it like 192.168.0.0/16, or 192.168.0.7", wrong[0])
 		}
-		s.proxySources = append(s.proxySources, p.Masked())
+		s.cluster.ProxySources = append(s.cluster.ProxySources, ranges...)
 	}
 }
 

@@ -36,7 +36,7 @@ func newL7(s *settings, client *clusterapi.Client, log *slog.Logger) *l7 {
 	p.keeper = certificates.NewKeeper(s.nodeName, s.stateDir, func() certificates.Names { return p.proxy.Names() }, client,
 		func() { p.proxy.Renewed() }, log)
 	p.proxy = proxy.New(proxy.Options{
-		Node: s.nodeName, Identity: p.keeper, Targets: p.known, Sources: s.proxySources, Log: log,
+		Node: s.nodeName, Identity: p.keeper, Targets: p.known, Log: log,
 		Wanted: func(on bool) {
 			if on {
 				p.once.Do(func() { close(p.wanted) })

@@ -46,8 +46,6 @@ type Options struct {
 	HTTPPort, ConnectPort int
 	// Targets are the listeners of the HTTPS ports, as the internal Service has them.
 	Targets func() services.Targets
-	// Sources may connect to the front ends; empty: the region's nodes and pods.
-	Sources []netip.Prefix
 	// Listen and Dial are the host's where nil.
 	Listen func(ctx context.Context, address string) (net.Listener, error)
 	Dial   tunnel.DialFunc
@@ -104,7 +102,7 @@ func New(opts Options) *Proxy {
 	}
 	p := &Proxy{Options: opts, changed: make(chan struct{}, 1), renewed: make(chan struct{}, 1), listeners: map[string]net.Listener{}, ended: make(chan endedListener)}
 	p.metrics = metrics.New(p.tunnels)
-	p.now.Store(directory.New(topology.State{}, opts.Node, nil))
+	p.now.Store(directory.New(topology.State{}, opts.Node))
 	return p
 }
 
@@ -172,7 +170,7 @@ func (p *Proxy) apply(ctx context.Context, timer *time.Timer) {
 	if state == nil {
 		return
 	}
-	d := directory.New(*state, p.Node, p.Sources)
+	d := directory.New(*state, p.Node)
 	if before := p.now.Swap(d); before.String() != d.String() {
 		p.Log.Info("the proxy's role", "is", d.String())
 	}

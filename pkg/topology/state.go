@@ -30,6 +30,8 @@ type Config struct {
 	ServiceCIDRs []netip.Prefix
 	// TunnelPort is where the driver listens when neither spec nor status names a port.
 	TunnelPort int
+	// ProxySources may use the front ends of the L7 proxy; empty: the nodes and pods of the proxy's region.
+	ProxySources []netip.Prefix `json:",omitempty"`
 }
 
 // Local is what only this node knows.

@@ -21,6 +21,8 @@ type Settings struct {
 	TunnelPort int
 	// ServiceCIDRs are the cluster's service ranges.
 	ServiceCIDRs []netip.Prefix
+	// ProxySources are empty where the flag was not given.
+	ProxySources []netip.Prefix
 }
 
 // Defaults is the configuration of a fresh cluster without ConfigMaps and of an agent without flags.
@@ -44,6 +46,9 @@ func (s Settings) override(c topology.Config) topology.Config {
 		c.TunnelPort = s.TunnelPort
 	}
 	c.ServiceCIDRs = s.ServiceCIDRs
+	if len(s.ProxySources) > 0 {
+		c.ProxySources = s.ProxySources
+	}
 	return c
 }
 
@@ -87,6 +92,15 @@ func (s Settings) apply(last topology.Config, configs map[string]map[string]stri
 			c.TunnelPort = port
 		}
 	}
+	if v, ok := settings["proxy-allowed-sources"]; ok {
+		ranges, bad := ParseRanges(v)
+		if len(bad) > 0 {
+			complain(settingsName, ReasonBadValue, "proxy-allowed-sources: %s: no ranges; write them like 192.168.0.0/16, 10.0.0.7", strings.Join(bad, ", "))
+		}
+		if len(ranges) > 0 || len(bad) == 0 { // of a list without a good item nothing can be meant
+			c.ProxySources = ranges
+		}
+	}
 	if v := strings.TrimSpace(settings["nat-traversal"]); strings.EqualFold(v, "true") {
 		complain(settingsName, ReasonNotBuilt,
 			`nat-traversal is not built; gateways behind NAT reach one another through an exposed gateway; set it to "false"`)
@@ -104,6 +118,27 @@ func ParseDriver(name string) (string, error) {
 	default:
 		return "", fmt.Errorf("no tunnel driver is named %q: use wireguard, ipsec (or its alias libreswan) or plain", name)
 	}
+}
+
+// ParseRanges reads a comma list of ranges and addresses; an address is a range of one. Items that are neither are
+// returned quoted.
+func ParseRanges(list string) (ranges []netip.Prefix, bad []string) {
+	for item := range strings.SplitSeq(list, ",") {
+		item = strings.TrimSpace(item)
+		if item == "" {
+			continue
+		}
+		p, err := netip.ParsePrefix(item)
+		if a, asAddr := netip.ParseAddr(item); asAddr == nil && a.Zone() == "" {
+			p, err = netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
+		}
+		if err != nil {
+			bad = append(bad, strconv.Quote(item))
+			continue
+		}
+		ranges = append(ranges, p.Masked())
+	}
+	return ranges, bad
 }
 
 // portOf reads the port of an address such as ":4500" or "0.0.0.0:4500"; the host part has no effect, as in the

@@ -41,6 +41,19 @@ func TestConfigComesFromFlagsThenConfigMapsThenTheLastKnown(t *testing.T) {
 			want:    defaults, reasons: []string{ReasonBadValue, ReasonBadValue, ReasonBadValue}},
 		{name: "a port out of range is named", last: defaults, configs: maps{settingsName: {"tunnel-bind-addr": ":65536"}},
 			want: defaults, reasons: []string{ReasonBadValue}},
+		{name: "sources of the proxy are ranges and addresses", last: last,
+			configs: maps{settingsName: {"proxy-allowed-sources": "192.168.7.9/16, 10.0.0.7,fd00::1,"}},
+			want:    topology.Config{Driver: "wireguard", TunnelPort: 51820, ProxySources: ranges("192.168.0.0/16", "10.0.0.7/32", "fd00::1/128")}},
+		{name: "a bad source costs itself", last: topology.Config{ProxySources: ranges("10.0.0.0/8")},
+			configs: maps{settingsName: {"proxy-allowed-sources": "192.168.0.0/33,192.168.0.0/16"}},
+			want:    topology.Config{ProxySources: ranges("192.168.0.0/16")}, reasons: []string{ReasonBadValue}},
+		{name: "a list of bad sources alone admits nobody new", last: topology.Config{ProxySources: ranges("10.0.0.0/8")},
+			configs: maps{settingsName: {"proxy-allowed-sources": "all"}},
+			want:    topology.Config{ProxySources: ranges("10.0.0.0/8")}, reasons: []string{ReasonBadValue}},
+		{name: "an empty list of sources is the default", last: topology.Config{ProxySources: ranges("10.0.0.0/8")},
+			configs: maps{settingsName: {"proxy-allowed-sources": " "}}, want: topology.Config{}},
+		{name: "the flag's sources win", flags: Settings{ProxySources: ranges("10.1.0.0/16")},
+			configs: maps{settingsName: {"proxy-allowed-sources": "10.2.0.0/16"}}, want: topology.Config{ProxySources: ranges("10.1.0.0/16")}},
 		{name: "NAT traversal is not built", last: defaults, configs: maps{settingsName: {"nat-traversal": "true"}},
 			want: defaults, reasons: []string{ReasonNotBuilt}},
 		{name: "a flag wins", last: last, flags: Settings{Driver: "plain", ForwardNodeIP: &no, TunnelPort: 4600,
@@ -65,8 +78,15 @@ func TestConfigComesFromFlagsThenConfigMapsThenTheLastKnown(t *testing.T) {
 	}
 }
 
+func ranges(texts ...string) (out []netip.Prefix) {
+	for _, text := range texts {
+		out = append(out, netip.MustParsePrefix(text))
+	}
+	return out
+}
+
 func TestAnAgentWithoutFlagsStartsWithTheDefaults(t *testing.T) {
-	want := "{EnableTunnel:true ForwardNodeIP:true Driver:ipsec ServiceCIDRs:[] TunnelPort:4500}"
+	want := "{EnableTunnel:true ForwardNodeIP:true Driver:ipsec ServiceCIDRs:[] TunnelPort:4500 ProxySources:[]}"
 	if got := fmt.Sprintf("%+v", Settings{}.Defaults()); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}

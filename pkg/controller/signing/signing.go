@@ -78,7 +78,7 @@ func (s *Signer) Reconcile(ctx context.Context, r reconcile.Request) (reconcile.
 
 // namesOf says what more than its own name a node's certificate may say.
 func (s *Signer) namesOf(node string) certificates.Names {
-	return directory.New(s.State(), node, nil).NamesOf(node)
+	return directory.New(s.State(), node).NamesOf(node)
 }
 
 func has(csr *certificatesv1.CertificateSigningRequest, kind certificatesv1.RequestConditionType) bool {

@@ -58,13 +58,13 @@ type node struct {
 	kubelet       int
 }
 
-// New reads the objects for one node. sources are who may connect to the front ends; empty: the region's nodes and pods.
-func New(state topology.State, self string, sources []netip.Prefix) *Directory {
+// New reads the objects for one node.
+func New(state topology.State, self string) *Directory {
 	members := topology.AssignNodes(state.Gateways, state.Nodes)
 	gateways := slices.SortedFunc(slices.Values(state.Gateways), func(a, b *v1beta1.Gateway) int { return cmp.Compare(a.Name, b.Name) })
 	d := &Directory{
 		Gateway: members.GatewayOf[self], nodes: map[string]*node{}, byAddress: map[netip.Addr][]*node{},
-		active: map[string]bool{}, exposed: map[string]bool{}, ports: map[int]bool{}, sources: sources,
+		active: map[string]bool{}, exposed: map[string]bool{}, ports: map[int]bool{}, sources: state.Config.ProxySources,
 		resolve: func(ctx context.Context, name string) ([]netip.Addr, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 		},
@@ -82,7 +82,7 @@ func New(state topology.State, self string, sources []netip.Prefix) *Directory {
 	}
 	for _, gw := range gateways {
 		d.addProxies(gw, self, members.GatewayOf)
-		if gw.Name == d.Gateway && len(sources) == 0 {
+		if gw.Name == d.Gateway && len(d.sources) == 0 {
 			d.sources = regionOf(gw, members.Members[gw.Name])
 		}
 	}

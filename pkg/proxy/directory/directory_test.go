@@ -78,7 +78,7 @@ func TestRolesFollowTheGateways(t *testing.T) {
 		"loose":      {},
 		"nobody":     {},
 	} {
-		d := New(cluster(), name, nil)
+		d := New(cluster(), name)
 		if d.Active != want.Active || d.Front != want.Front || !slices.Equal(d.Endpoints, want.Endpoints) {
 			t.Errorf("%s: %v, %v", name, d, d.Endpoints)
 		}
@@ -90,14 +90,14 @@ func TestRolesFollowTheGateways(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"cloud-1", "hangzhou-1"} {
-		if d := New(off, name, nil); d.Active || d.Front || d.Endpoints != nil {
+		if d := New(off, name); d.Active || d.Front || d.Endpoints != nil {
 			t.Errorf("switched off, %s: %v", name, d)
 		}
 	}
 }
 
 func TestAnEdgeReachesItsOwnRegionAndAllowedPortsOnly(t *testing.T) {
-	d := New(cluster(), "hangzhou-1", nil)
+	d := New(cluster(), "hangzhou-1")
 	got, err := d.Reach("hangzhou-2", 10255)
 	if err != nil || !slices.Equal(got, []netip.AddrPort{netip.MustParseAddrPort("10.0.0.2:10255")}) {
 		t.Errorf("%v, %v", got, err)
@@ -113,7 +113,7 @@ func TestAnEdgeReachesItsOwnRegionAndAllowedPortsOnly(t *testing.T) {
 }
 
 func TestOnlyActiveProxiesAreAdmitted(t *testing.T) {
-	d := New(cluster(), "cloud-1", nil)
+	d := New(cluster(), "cloud-1")
 	if gw, err := d.Admit("qingdao-1"); err != nil || gw != "gw-qingdao" {
 		t.Errorf("%s, %v", gw, err)
 	}
@@ -125,7 +125,7 @@ func TestOnlyActiveProxiesAreAdmitted(t *testing.T) {
 }
 
 func TestRoutesNeverLeadToTheNamesake(t *testing.T) {
-	d := New(cluster(), "cloud-1", nil)
+	d := New(cluster(), "cloud-1")
 	d.resolve = func(_ context.Context, name string) ([]netip.Addr, error) {
 		if name == "metrics.example" {
 			return []netip.Addr{netip.MustParseAddr("10.96.0.7")}, nil
@@ -163,13 +163,15 @@ func TestRoutesNeverLeadToTheNamesake(t *testing.T) {
 }
 
 func TestSourcesAreTheRegionUnlessSaidOtherwise(t *testing.T) {
-	d := New(cluster(), "cloud-1", nil)
+	d := New(cluster(), "cloud-1")
 	for a, want := range map[string]bool{"192.168.0.1": true, "10.244.7.9": true, "192.168.0.9": false, "203.0.113.9": false} {
 		if got := d.Allowed(netip.MustParseAddr(a)); got != want {
 			t.Errorf("%s: %t", a, got)
 		}
 	}
-	d = New(cluster(), "cloud-1", []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")})
+	state := cluster()
+	state.Config.ProxySources = []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}
+	d = New(state, "cloud-1")
 	if d.Allowed(netip.MustParseAddr("192.168.0.1")) || !d.Allowed(netip.MustParseAddr("203.0.113.9")) {
 		t.Error("what is said does not replace the region")
 	}
