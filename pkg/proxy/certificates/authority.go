@@ -22,6 +22,9 @@ const (
 	AuthorityLifetime = 10 * 365 * 24 * time.Hour
 	// Lifetime is how long a certificate serves; it is replaced when a third is left, or when its authority is.
 	Lifetime = 30 * 24 * time.Hour
+	// ClientLifetime is the longest that the certificate of a client of the CONNECT front end may serve, where its request
+	// asks for that: API servers read theirs when they start, and a person has to approve each.
+	ClientLifetime = 366 * 24 * time.Hour
 	// backdate is how far clocks may differ.
 	backdate = 5 * time.Minute
 )

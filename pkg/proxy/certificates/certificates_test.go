@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"log/slog"
+	"math"
 	"net"
 	"strings"
 	"testing"
@@ -93,6 +94,18 @@ func TestOnlyWhatTheIdentityAllowsIsSigned(t *testing.T) {
 		v := Judge(c.r, namesOf)
 		if v.Sign != c.sign || v.Approve != c.approve || (v.Denied == "") != c.sign {
 			t.Errorf("%s: %+v", name, v)
+		}
+	}
+	for seconds, want := range map[int32]time.Duration{3600: time.Hour, math.MaxInt32: ClientLifetime} {
+		r := asked(t, "admin", "", client, apiserver)
+		r.Spec.ExpirationSeconds = &seconds
+		if v := Judge(r, namesOf); v.Grant.Lifetime != want {
+			t.Errorf("a client that asks for %d s gets %v, want %v", seconds, v.Grant.Lifetime, want)
+		}
+		r = asked(t, AgentUser, "edge-1", both, proxyOf("edge-1"))
+		r.Spec.ExpirationSeconds = &seconds
+		if v := Judge(r, namesOf); v.Grant.Lifetime != 0 {
+			t.Errorf("an agent that asks for %d s gets %v", seconds, v.Grant.Lifetime)
 		}
 	}
 	r := asked(t, AgentUser, "edge-1", both, proxyOf("edge-1"))

@@ -10,6 +10,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 
@@ -126,6 +127,9 @@ func judgeClient(r *certificatesv1.CertificateSigningRequest, v Verdict, deny fu
 		return deny("the usages must be digital signature and client auth")
 	}
 	v.Grant.Client = true
+	if s := r.Spec.ExpirationSeconds; s != nil {
+		v.Grant.Lifetime = min(time.Duration(*s)*time.Second, ClientLifetime)
+	}
 	return v
 }
 
