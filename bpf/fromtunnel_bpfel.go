@@ -27,6 +27,7 @@ const (
 	FromTunnelMapRavenPods           = "raven_pods"
 	FromTunnelProgRavenFromTunnel    = "raven_from_tunnel"
 	FromTunnelVarRavenTunnelEthernet = "raven_tunnel_ethernet"
+	FromTunnelVarRavenTunnelXfrm     = "raven_tunnel_xfrm"
 )
 
 // LoadFromTunnel returns the embedded CollectionSpec for FromTunnel.
@@ -94,6 +95,7 @@ type FromTunnelMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type FromTunnelVariableSpecs struct {
 	RavenTunnelEthernet *ebpf.VariableSpec `ebpf:"raven_tunnel_ethernet"`
+	RavenTunnelXfrm     *ebpf.VariableSpec `ebpf:"raven_tunnel_xfrm"`
 }
 
 // FromTunnelObjects contains all objects after they have been loaded into the kernel.
@@ -146,6 +148,7 @@ func (m *FromTunnelMaps) Close() error {
 // It can be passed to LoadFromTunnelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type FromTunnelVariables struct {
 	RavenTunnelEthernet *ebpf.Variable `ebpf:"raven_tunnel_ethernet"`
+	RavenTunnelXfrm     *ebpf.Variable `ebpf:"raven_tunnel_xfrm"`
 }
 
 // FromTunnelPrograms contains all programs after they have been loaded into the kernel.

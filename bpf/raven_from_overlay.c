@@ -36,7 +36,7 @@ static __always_inline struct raven_verdict decide(struct __sk_buff *skb)
 			return raven_pass(RAVEN_PASS_NO_ROUTE);
 		return raven_forward(skb, &p, ETH_HLEN, raven_nexthop_of(to));
 	case RAVEN_SCOPE_LOCAL:
-		return raven_deliver(skb, &p, ETH_HLEN, config);
+		return raven_deliver(skb, &p, ETH_HLEN, config, true);
 	case RAVEN_SCOPE_HOST:
 		return raven_pass(RAVEN_PASS_LOCAL_HOST);
 	default:

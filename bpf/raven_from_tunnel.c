@@ -12,6 +12,11 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 
 /* Set before loading: 1 where the device carries Ethernet frames, 0 where it carries bare IP packets. */
 const volatile __u8 raven_tunnel_ethernet = 0;
+/*
+ * Set before loading: 1 where the kernel's XFRM decrypted the packet. It then carries the state that it came by into the
+ * pod, where before Linux 6.15 no policy admits that; only the way through the veth's host side takes it off.
+ */
+const volatile __u8 raven_tunnel_xfrm = 0;
 
 static __always_inline struct raven_verdict decide(struct __sk_buff *skb, const __u32 l3)
 {
@@ -36,7 +41,7 @@ static __always_inline struct raven_verdict decide(struct __sk_buff *skb, const 
 	case RAVEN_SCOPE_IN_REGION:
 		return raven_forward(skb, &p, l3, raven_nexthop_of(to));
 	case RAVEN_SCOPE_LOCAL:
-		return raven_deliver(skb, &p, l3, config);
+		return raven_deliver(skb, &p, l3, config, !raven_tunnel_xfrm);
 	case RAVEN_SCOPE_HOST:
 		return raven_pass(RAVEN_PASS_LOCAL_HOST);
 	default:

@@ -33,7 +33,7 @@ static __always_inline struct raven_verdict decide(struct __sk_buff *skb)
 	case RAVEN_SCOPE_LOCAL:
 		if (!raven_source_ok(skb, &p, RAVEN_SCOPE_REMOTE))
 			return raven_pass(RAVEN_PASS_NO_ROUTE);
-		return raven_deliver(skb, &p, ETH_HLEN, config);
+		return raven_deliver(skb, &p, ETH_HLEN, config, true);
 	case RAVEN_SCOPE_HOST:
 		return raven_pass(RAVEN_PASS_LOCAL_HOST);
 	default:

@@ -159,9 +159,13 @@ static __always_inline struct raven_verdict raven_forward(struct __sk_buff *skb,
 	};
 }
 
-/* Hands the packet to the local pod that owns its destination address, when the flow is established on this host. */
+/*
+ * Hands the packet to the local pod that owns its destination address, when the flow is established on this host: into
+ * the pod's end of the veth at once, or, without peer, by the host's end of it.
+ */
 static __always_inline struct raven_verdict raven_deliver(struct __sk_buff *skb, const struct raven_packet *p,
-							  const __u32 l3, const struct raven_node_config *config)
+							  const __u32 l3, const struct raven_node_config *config,
+							  const bool peer)
 {
 	struct raven_pod *pod = bpf_map_lookup_elem(&raven_pods, &p->flow.daddr);
 	__u32 ifindex;
@@ -185,7 +189,7 @@ static __always_inline struct raven_verdict raven_deliver(struct __sk_buff *skb,
 		return raven_drop(RAVEN_DROP_WRITE_FAILED);
 	return (struct raven_verdict){
 		.reason = RAVEN_REDIRECT_POD,
-		.action = bpf_redirect_peer(ifindex, 0),
+		.action = peer ? bpf_redirect_peer(ifindex, 0) : bpf_redirect(ifindex, 0),
 	};
 }
 

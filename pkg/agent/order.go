@@ -23,12 +23,13 @@ func (a *Agent) steps(plan *topology.Plan, driver tunnel.Driver) []step {
 	filter, route := applier(a.Filter), applier(a.Route)
 	link := step{name: "tunnel", apply: func(ctx context.Context, plan *topology.Plan, host *datapath.Host) (int, error) {
 		result, err := driver.Apply(ctx, plan)
-		host.Tunnel = result.Device
+		host.Tunnel, host.TunnelPerPeer = result.Device, result.PerPeer
 		return result.Changes, err
 	}}
 	find := step{name: "host", needed: true, apply: func(_ context.Context, plan *topology.Plan, host *datapath.Host) (int, error) {
 		found, err := a.Resolve(plan, host.Tunnel)
 		if err == nil {
+			found.TunnelPerPeer = host.TunnelPerPeer
 			*host = found
 		}
 		return 0, err

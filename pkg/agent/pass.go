@@ -170,8 +170,8 @@ func (a *Agent) track(host datapath.Host) {
 	for _, l := range append(slices.Clone(host.Underlays), host.Outers...) {
 		indices = append(indices, l.Index)
 	}
-	if host.Tunnel.Index != 0 {
-		indices = append(indices, host.Tunnel.Index)
+	for _, d := range host.Tunnels() {
+		indices = append(indices, d.Index)
 	}
 	a.Track(indices...)
 }

@@ -43,8 +43,28 @@ type Host struct {
 	// Outers are the devices by which the tunnel's own packets come and go: those of the main table's default routes and
 	// of its routes to the peers' endpoints, sorted by name. Empty without a tunnel.
 	Outers []Link
-	// Tunnel is the driver's device; its zero value means there is none.
+	// Tunnel is the driver's device; its zero value means there is none, or one for each peer.
 	Tunnel tunnel.Device
+	// TunnelPerPeer are the devices of a driver that has one for each peer, sorted by name.
+	TunnelPerPeer []tunnel.Device
+}
+
+// Tunnels are all devices of the driver.
+func (h Host) Tunnels() []tunnel.Device {
+	if h.Tunnel.Name != "" {
+		return append([]tunnel.Device{h.Tunnel}, h.TunnelPerPeer...)
+	}
+	return h.TunnelPerPeer
+}
+
+// TunnelTo is the device that leads to a peer's node; the zero value where there is none.
+func (h Host) TunnelTo(node string) tunnel.Device {
+	for _, d := range h.TunnelPerPeer {
+		if d.Peer == node {
+			return d
+		}
+	}
+	return h.Tunnel
 }
 
 // Link names a network device.

@@ -19,6 +19,10 @@ type Device struct {
 	Ethernet bool
 	// MTU in bytes, of the inner IP packet.
 	MTU int
+	// Peer is the node at the other end where the device leads to one peer only; empty where it finds the peer by itself.
+	Peer string
+	// Decrypts is true where the kernel decrypts what comes out of the device by XFRM, and remembers that with the packet.
+	Decrypts bool
 }
 
 // State of one tunnel.
@@ -52,6 +56,8 @@ type Result struct {
 	// Device is the zero value where the plan wants no tunnel on this node, and where there is none. An Apply that fails
 	// reports the device that stands, so that nobody takes routes and filters away from under running tunnels.
 	Device Device
+	// PerPeer are the devices, sorted by name, of a driver that has one for each peer; Device is then the zero value.
+	PerPeer []Device
 	// Changes counts writes to the kernel or to the driver's process; 0 where all was as planned.
 	Changes int
 }

@@ -111,7 +111,10 @@ func mtuFits(_ context.Context, s *Subject) (out []Finding) {
 	if !s.planned() || s.Plan.Tunnel == nil {
 		return nil
 	}
-	if d := s.Host.Tunnel; d.Index != 0 && d.MTU != s.Plan.Tunnel.MTU {
+	for _, d := range s.Host.Tunnels() {
+		if d.Index == 0 || d.MTU == s.Plan.Tunnel.MTU {
+			continue
+		}
 		out = append(out, fail(fmt.Sprintf("device %s has MTU %d, planned is %d", d.Name, d.MTU, s.Plan.Tunnel.MTU), restart))
 	}
 	for _, p := range s.Plan.Tunnel.Peers {

@@ -30,6 +30,9 @@ func tunnelStands(_ context.Context, s *Subject) (out []Finding) {
 		return nil
 	}
 	name := s.tunnelName()
+	if s.Report != nil && len(s.Report.Host.TunnelPerPeer) > 0 {
+		return perPeerStand(s)
+	}
 	if s.Host.Tunnel.Index == 0 {
 		return []Finding{fail(fmt.Sprintf("the tunnel device %s is missing", name), restart)}
 	}
@@ -42,6 +45,24 @@ func tunnelStands(_ context.Context, s *Subject) (out []Finding) {
 	}
 	if s.Plan.Tunnel.Driver == topology.DriverWireGuard {
 		out = append(out, wireguardStands(s, name)...)
+	}
+	return out
+}
+
+// perPeerStand looks at the devices that lead to one peer each.
+func perPeerStand(s *Subject) (out []Finding) {
+	for _, p := range s.Plan.Tunnel.Peers {
+		d := s.Host.TunnelTo(p.Node)
+		if d.Index == 0 {
+			out = append(out, fail("the tunnel device to "+p.Node+" is missing", restart))
+			continue
+		}
+		l, err := netlink.LinkByIndex(d.Index)
+		if err != nil {
+			out = append(out, unknown(err)...)
+		} else if l.Attrs().Flags&net.FlagUp == 0 {
+			out = append(out, fail(fmt.Sprintf("the tunnel device %s to %s is down", d.Name, p.Node), restart))
+		}
 	}
 	return out
 }
@@ -129,7 +150,7 @@ func neighboursAnswer(ctx context.Context, s *Subject) []Finding {
 
 // peersAnswer knocks at the other regions' gateways through the tunnel.
 func peersAnswer(ctx context.Context, s *Subject) []Finding {
-	if !s.planned() || s.Plan.Tunnel == nil || s.Host.Tunnel.Index == 0 {
+	if !s.planned() || s.Plan.Tunnel == nil || len(s.Host.Tunnels()) == 0 {
 		return nil
 	}
 	var mu sync.Mutex

@@ -73,6 +73,7 @@ func Look(ctx context.Context, o Options) *Subject {
 	}
 	if s.Plan != nil && s.Plan.Role != topology.RoleNone {
 		s.Host, s.HostErr = host.Resolve(s.Plan, s.tunnelDevice())
+		s.Host.TunnelPerPeer = s.perPeer()
 	}
 	return s
 }
@@ -114,6 +115,20 @@ func (s *Subject) tunnelDevice() tunnel.Device {
 	}
 	d.Index, d.MTU = l.Attrs().Index, l.Attrs().MTU
 	return d
+}
+
+// perPeer finds the devices, as they are now, of a driver that has one for each peer.
+func (s *Subject) perPeer() (found []tunnel.Device) {
+	if s.Report == nil || s.Plan.Tunnel == nil {
+		return nil
+	}
+	for _, d := range s.Report.Host.TunnelPerPeer {
+		if l, err := netlink.LinkByName(d.Name); err == nil {
+			d.Index, d.MTU = l.Attrs().Index, l.Attrs().MTU
+			found = append(found, d)
+		}
+	}
+	return found
 }
 
 // tunnelName is the name that the tunnel device should have; empty where that is not known.

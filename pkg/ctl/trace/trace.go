@@ -56,7 +56,7 @@ func Walk(ctx context.Context, s *doctor.Subject, src, dst netip.Addr) (*Hop, er
 		return nil, errors.New("no plan is known for this node: it is in no region, or no agent ever ran; see ravenctl doctor")
 	}
 	h := &Hop{Node: s.Node, Role: s.Plan.Role}
-	in, arrives := h.arrival(s.Plan, src, s.Host.Tunnel.Name)
+	in, arrives := h.arrival(s.Plan, src, s.Host)
 	planned := h.planned(s.Plan, dst, arrives)
 	if s.Accelerated {
 		if err := h.acceleration(ctx, in, src, dst); err != nil {
@@ -70,7 +70,7 @@ func Walk(ctx context.Context, s *doctor.Subject, src, dst netip.Addr) (*Hop, er
 }
 
 // arrival finds the device that the packet comes in by; empty: it is made here.
-func (h *Hop) arrival(p *topology.Plan, src netip.Addr, tunnel string) (device string, outOfTunnel bool) {
+func (h *Hop) arrival(p *topology.Plan, src netip.Addr, host datapath.Host) (device string, outOfTunnel bool) {
 	holds := func(x netip.Prefix) bool { return x.Contains(src) }
 	switch {
 	case src == p.NodeIP4 || src == p.NodeIP6:
@@ -86,6 +86,12 @@ func (h *Hop) arrival(p *topology.Plan, src netip.Addr, tunnel string) (device s
 		return device, false
 	}
 	if best := longest(p, src); best != nil && best.Scope == topology.ScopeRemote && p.Role == topology.RoleGateway {
+		tunnel := host.Tunnel.Name
+		for _, n := range p.NextHops {
+			if n.ID == best.NextHop {
+				tunnel = host.TunnelTo(n.Node).Name
+			}
+		}
 		h.say("source", "%s is in %s of another region: it comes out of %s", src, best.Prefix, tunnel)
 		return tunnel, true
 	}

@@ -69,12 +69,16 @@ func (a *Applier) accelerate(ctx context.Context, plan *topology.Plan, host data
 // wanted lists the programs that this node runs.
 func (a *Applier) wanted(plan *topology.Plan, host datapath.Host) []wantedProgram {
 	list := []wantedProgram{{name: FromPod}, {name: FromOverlay}}
-	if host.Tunnel.Index != 0 {
-		ethernet := uint8(0)
-		if host.Tunnel.Ethernet {
-			ethernet = 1
+	if tunnels := host.Tunnels(); len(tunnels) > 0 {
+		flag := func(set bool) uint8 {
+			if set {
+				return 1
+			}
+			return 0
 		}
-		list = append(list, wantedProgram{FromTunnel, map[string]any{"raven_tunnel_ethernet": ethernet}})
+		list = append(list, wantedProgram{FromTunnel, map[string]any{
+			"raven_tunnel_ethernet": flag(tunnels[0].Ethernet), "raven_tunnel_xfrm": flag(tunnels[0].Decrypts),
+		}})
 	}
 	if usesDirect(plan) {
 		list = append(list, wantedProgram{name: FromUnderlay})

@@ -41,8 +41,8 @@ func (a *Applier) hooks(plan *topology.Plan, host datapath.Host, around surround
 	if plan.Overlay != nil {
 		ingress(FromOverlay, around.overlay.Name, around.overlay.Index)
 	}
-	if host.Tunnel.Index != 0 {
-		ingress(FromTunnel, host.Tunnel.Name, host.Tunnel.Index)
+	for _, d := range host.Tunnels() {
+		ingress(FromTunnel, d.Name, d.Index)
 	}
 	underlays := host.Underlays
 	if !slices.Contains(underlays, host.Underlay) {

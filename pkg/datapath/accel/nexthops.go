@@ -33,8 +33,9 @@ func nexthopsOf(plan *topology.Plan, around surroundings) map[string]nexthop {
 			n.Kind, dev = kindDirect, around.devices[around.onLink(nh.Underlay)]
 			n.Via = addressOf(nh.Underlay)
 		case topology.KindTunnel:
-			n.Kind, dev = kindTunnel, around.devices[around.host.Tunnel.Index]
-			if around.host.Tunnel.Ethernet {
+			tun := around.host.TunnelTo(nh.Node)
+			n.Kind, dev = kindTunnel, around.devices[tun.Index]
+			if tun.Ethernet {
 				n.Flags, n.Dmac = nexthopEthernet, macOf(nh.MAC)
 				ready = len(nh.MAC) == len(n.Dmac)
 			}

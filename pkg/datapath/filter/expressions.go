@@ -2,6 +2,7 @@ package filter
 
 import (
 	"net/netip"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -78,7 +79,11 @@ func (f family) dstWithin(p netip.Prefix) match {
 }
 
 // ifname is a device's name as the kernel compares it: 16 bytes (IFNAMSIZ), padded with zeros.
+// ifname is a device's name as the kernel compares it; that of a pattern, which ends in *, is compared as far as it goes.
 func ifname(name string) []byte {
+	if begin, pattern := strings.CutSuffix(name, "*"); pattern {
+		return []byte(begin)
+	}
 	b := make([]byte, unix.IFNAMSIZ)
 	copy(b, name)
 	return b
@@ -155,6 +160,12 @@ func replyDirection() match {
 func reverseDevice() match {
 	return match{&expr.Fib{Register: reg, FlagSADDR: true, FlagIIF: true, ResultOIF: true, FlagPRESENT: true},
 		cmpReg(expr.CmpOpEq, binaryutil.NativeEndian.PutUint32(1))}
+}
+
+// notReverseDevice matches where the route to the source does not.
+func notReverseDevice() match {
+	return match{&expr.Fib{Register: reg, FlagSADDR: true, FlagIIF: true, ResultOIF: true, FlagPRESENT: true},
+		cmpReg(expr.CmpOpEq, binaryutil.NativeEndian.PutUint32(0))}
 }
 
 func verdict(kind expr.VerdictKind, chain string) match {

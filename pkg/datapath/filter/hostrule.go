@@ -33,10 +33,10 @@ type hostRule struct {
 func (r hostRule) args() []string {
 	var out []string
 	if r.iif != "" {
-		out = append(out, "-i", r.iif)
+		out = append(out, "-i", iptablesName(r.iif))
 	}
 	if r.oif != "" {
-		out = append(out, "-o", r.oif)
+		out = append(out, "-o", iptablesName(r.oif))
 	}
 	if r.udpPort != 0 {
 		out = append(out, "-p", "udp", "-m", "udp", "--dport", strconv.Itoa(int(r.udpPort)))
@@ -47,13 +47,25 @@ func (r hostRule) args() []string {
 	return append(out, "-m", "comment", "--comment", r.comment, "-j", "ACCEPT")
 }
 
+// iptablesName is a device's name or pattern in iptables' notation.
+func iptablesName(device string) string {
+	if begin, pattern := strings.CutSuffix(device, "*"); pattern {
+		return begin + "+"
+	}
+	return device
+}
+
 func (r hostRule) String() string { return strings.Join(r.args(), " ") }
 
 // exprs are the rule in nft's terms, in the form that every iptables-nft reads back: names without their padding, and
 // xtables matches where older ones know no native expression.
 func (r hostRule) exprs() match {
 	name := func(key expr.MetaKey, dev string) match {
-		return match{&expr.Meta{Key: key, Register: reg}, cmpReg(expr.CmpOpEq, append([]byte(dev), 0))}
+		value := append([]byte(dev), 0)
+		if begin, pattern := strings.CutSuffix(dev, "*"); pattern {
+			value = []byte(begin)
+		}
+		return match{&expr.Meta{Key: key, Register: reg}, cmpReg(expr.CmpOpEq, value)}
 	}
 	var out match
 	if r.iif != "" {

@@ -3,6 +3,7 @@ package filter
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 
@@ -46,7 +47,8 @@ func (c *chainSpec) add(comment string, parts ...match) {
 // roles is what the rules depend on; all else is in the sets.
 type roles struct {
 	overlay string   // raven0, or empty
-	tunnels []string // tunnel devices, on a gateway
+	tunnels []string // tunnel devices, on a gateway; a * at the end stands for any rest
+	perPeer bool     // each tunnel device leads to one peer only
 	gateway bool
 	direct  bool // in-region packets may come and go by the underlay without VXLAN
 	strict  bool // a local source must come from the device that its route names
@@ -59,8 +61,17 @@ func rolesOf(plan *topology.Plan, host datapath.Host, strict bool) roles {
 	if plan.Overlay != nil {
 		r.overlay = datapath.OverlayDevice
 	}
-	if r.gateway && host.Tunnel.Name != "" {
-		r.tunnels = []string{host.Tunnel.Name}
+	if r.gateway {
+		if host.Tunnel.Name != "" {
+			r.tunnels = []string{host.Tunnel.Name}
+		}
+		for _, d := range host.TunnelPerPeer {
+			// All by one pattern, so that the number of rules does not grow with the peers.
+			if all := strings.TrimRight(d.Name, "0123456789") + "*"; !slices.Contains(r.tunnels, all) {
+				r.tunnels = append(r.tunnels, all)
+			}
+		}
+		r.perPeer = len(host.TunnelPerPeer) > 0
 	}
 	r.direct = slices.ContainsFunc(plan.NextHops, func(n topology.NextHop) bool { return n.Kind == topology.KindDirect })
 	for _, a := range []netip.Addr{plan.NodeIP4, plan.NodeIP6} {
@@ -139,6 +150,11 @@ func (r roles) fromOverlay(f family) chainSpec {
 func (r roles) fromTunnel(f family) chainSpec {
 	c := chainSpec{name: "from_tunnel" + f.suffix}
 	c.add("", f.is(), f.srcNotIn(setRemote), goTo("inner_refused"))
+	if r.perPeer {
+		// A device that serves several peers knows what may come from each. Here the routes say it: they lead each prefix to
+		// the one device of its peer.
+		c.add("source of another peer", notReverseDevice(), goTo("inner_refused"))
+	}
 	c.add("transit: policy is decided at its ends", f.is(), f.dstIn(setInRegion), notrackAccept())
 	c.add("relay", f.is(), f.dstIn(setRemote), notrackAccept())
 	c.add("pods of this node and extra sources", f.is(), f.dstIn(setLocal), accept())

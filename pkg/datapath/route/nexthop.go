@@ -91,10 +91,10 @@ func (b *builder) viaUnderlay(r rtnl.Route, n topology.NextHop, family uint8) (r
 		"switch `direct` off for this node", underlay)
 }
 
-// viaTunnel leads into the driver's device. One that takes bare IP packets finds the peer by itself; on one that
-// carries Ethernet the gateway is the peer's VTEP, for which the driver keeps a neighbour.
+// viaTunnel leads into the driver's device for the peer. One that takes bare IP packets finds the peer by itself, or leads
+// to no other; on one that carries Ethernet the gateway is the peer's VTEP, for which the driver keeps a neighbour.
 func (b *builder) viaTunnel(r rtnl.Route, n topology.NextHop, family uint8) (rtnl.Route, error) {
-	tun := b.host.Tunnel
+	tun := b.host.TunnelTo(n.Node)
 	if tun.Index == 0 {
 		return r, errors.New("there is no tunnel device")
 	}

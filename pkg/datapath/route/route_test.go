@@ -219,6 +219,35 @@ func TestATunnelThatCarriesEthernetIsReachedByThePeersVTEP(t *testing.T) {
 	})
 }
 
+func TestEachPeersPrefixesLeaveByItsOwnDevice(t *testing.T) {
+	plan := gatewayPlan()
+	plan.NextHops = append(plan.NextHops, topology.NextHop{ID: "region/far", Kind: topology.KindTunnel, Node: "far-1", MTU: 1300},
+		topology.NextHop{ID: "region/new", Kind: topology.KindTunnel, Node: "new-1", MTU: 1300})
+	plan.Prefixes = append(plan.Prefixes, topology.Prefix{Prefix: prefix("10.4.0.0/16"), Scope: topology.ScopeRemote, NextHop: "region/far"},
+		topology.Prefix{Prefix: prefix("10.5.0.0/16"), Scope: topology.ScopeRemote, NextHop: "region/new"})
+	onNode(t, plan, func(t *testing.T, n *node) {
+		run(t, "ip tuntap add raven-far0 mode tun")
+		run(t, "ip link set raven-far0 up")
+		index, err := deviceIndex("raven-far0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := n.host.Tunnel
+		first.Peer = "cloud-1"
+		n.host.Tunnel, n.host.TunnelPerPeer = tunnel.Device{}, []tunnel.Device{{Name: "raven-far0", Index: index, Peer: "far-1"}, first}
+		if _, err := New().Apply(t.Context(), n.plan, n.host); err == nil || !strings.Contains(err.Error(), "region/new: there is no tunnel device") {
+			t.Errorf("a peer without a device gives the error %v", err)
+		}
+		expect(t, "100: from all iif raven-far0 lookup 9028 proto 114", "100: from all iif raven-wg0 lookup 9028 proto 114",
+			"unreachable 10.5.0.0/16 proto 114")
+		for _, want := range []string{"10.2.1.0/24 dev raven-wg0 ", "10.4.0.0/16 dev raven-far0 "} {
+			if out := show(t); !strings.Contains(out, want) {
+				t.Errorf("there is no %q:\n%s", want, out)
+			}
+		}
+	})
+}
+
 func TestDirectNextHopsLeaveByTheUnderlayWithoutEncapsulation(t *testing.T) {
 	plan := memberPlan()
 	plan.NextHops = append(plan.NextHops,

@@ -46,9 +46,11 @@ func wanted(plan *topology.Plan, h datapath.Host) (*state, error) {
 			want.rules = append(want.rules, rule(family, datapath.TableRemote, ""))
 		}
 		// Without a tunnel device nothing comes out of one, and a rule without `iif` would catch the gateway's own traffic.
-		if len(inRegion) > 0 && h.Tunnel.Name != "" {
+		if tunnels := h.Tunnels(); len(inRegion) > 0 && len(tunnels) > 0 {
 			want.routes[datapath.TableInRegion] = append(want.routes[datapath.TableInRegion], inRegion...)
-			want.rules = append(want.rules, rule(family, datapath.TableInRegion, h.Tunnel.Name))
+			for _, d := range tunnels {
+				want.rules = append(want.rules, rule(family, datapath.TableInRegion, d.Name))
+			}
 		}
 	}
 	return want, errors.Join(b.errs...)

@@ -30,15 +30,17 @@ const (
 	ignoreInvalidRST = "net/netfilter/nf_conntrack_tcp_ignore_invalid_rst"
 )
 
-// ownDeviceSettings are for raven0 and the tunnel device. rp_filter 2 is loose: a packet of another region comes in
+// ownDeviceSettings are for raven0 and the tunnel devices. rp_filter 2 is loose: a packet of another region comes in
 // where a route leads back by any device, also under a strict conf/all, since the kernel takes the larger value.
 func ownDeviceSettings(plan *topology.Plan, host datapath.Host) (settings []setting) {
 	var names []string
 	if plan.Overlay != nil {
 		names = append(names, datapath.OverlayDevice)
 	}
-	if plan.Tunnel != nil && host.Tunnel.Name != "" {
-		names = append(names, host.Tunnel.Name)
+	if plan.Tunnel != nil {
+		for _, d := range host.Tunnels() {
+			names = append(names, d.Name)
+		}
 	}
 	for _, name := range names {
 		v4, v6 := "net/ipv4/conf/"+name+"/", "net/ipv6/conf/"+name+"/"
