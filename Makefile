@@ -113,8 +113,8 @@ test-lab: build ## Test the real agents in the lab: regions in network namespace
 .PHONY: test-kernels
 test-kernels: build ## Boot Debian's 6.1 and 6.12 under QEMU, test there and print what passed (root; an hour or more)
 	$(as_root)
-	@hack/install-deps.sh test kernels
-	CGO_ENABLED=0 go test -c -o bin/ ./bpf ./pkg/datapath/accel ./pkg/tunnel/wireguard
+	@hack/install-deps.sh test kernels ipsec
+	CGO_ENABLED=0 go test -c -o bin/ ./bpf ./pkg/datapath/accel ./pkg/tunnel/wireguard ./pkg/tunnel/ipsec
 	@bin/raven-kernels test $(KERNELSFLAGS)
 
 .PHONY: test-ipsec

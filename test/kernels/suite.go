@@ -50,6 +50,8 @@ func Suites(bin, tree string) []Suite {
 	kernelWireGuard.Env = []string{"RAVEN_TEST_WIREGUARD=kernel"}
 	lab := &Job{Command: append([]string{filepath.Join(bin, "raven-lab"), "check", "--report"}, LabChecks...), Dir: tree, Memory: 2048,
 		Modules: []string{"wireguard", "vxlan"}, Limit: 45 * time.Minute}
+	kernelIPsec := tests("ipsec.test", "pkg/tunnel/ipsec", 30*time.Minute)
+	kernelIPsec.Env = []string{"RAVEN_TEST_IPSEC=1", "RAVEN_TEST_IPSEC_ESP=kernel"}
 	// What a packet costs is no question to an emulated processor.
 	packets := tests("bpf.test", "bpf", 30*time.Minute, "-test.skip", verifierTest+"|^TestCostOfEachProgramPerPacket$|^TestGateOf")
 	packets.Env = []string{SmallMapsVariable + "=1"}

@@ -29,15 +29,17 @@ const (
 // charonProgram is strongSwan's daemon as Debian names it.
 const charonProgram = "charon-systemd"
 
-// charonConfig needs the path of the VICI socket. The plugins are named, so that nothing else of what is installed joins
+// charonConfig needs the names of the kernel plugins, the ports, more settings, the path of the VICI socket, and more
+// plugins' settings. The plugins are named, so that nothing else of what is installed joins
 // in. Its own thread pool stays at 16: the userspace ESP holds several for good, and with 8 nobody is left to answer VICI.
 // A lost packet is repeated after 1, 1.4, 2, 2.7, 3.8 and 5.4 s, and after 7.5 s more the peer counts as dead.
 const charonConfig = `charon-systemd {
-  load = openssl random nonce hmac kdf pem pkcs1 pkcs8 x509 revocation constraints pubkey kernel-libipsec kernel-netlink socket-default vici
+  load = openssl random nonce hmac kdf pem pkcs1 pkcs8 x509 revocation constraints pubkey %s socket-default vici
   install_routes = no
   install_virtual_ip = no
-  port = 500
-  port_nat_t = 4500
+  port = %d
+  port_nat_t = %d
+  %s
   retransmit_base = 1.4
   retransmit_timeout = 1.0
   retransmit_tries = 6
@@ -66,9 +68,7 @@ const charonConfig = `charon-systemd {
     vici {
       socket = unix://%s
     }
-    kernel-libipsec {
-      allow_peer_ts = yes
-    }
+    %s
   }
 }
 `
@@ -84,12 +84,13 @@ type charon struct {
 	lastWords atomic.Pointer[string]
 }
 
-// startCharon starts charon in the enclave; it dies with the calling process. Each line that it logs goes to line.
-func startCharon(ctx context.Context, e *enclave, dir string, line func(string)) (*charon, error) {
+// startCharon starts charon where the carrier wants it; it dies with the calling process. Each line that it logs goes to
+// line.
+func startCharon(ctx context.Context, e carrier, dir string, line func(string)) (*charon, error) {
 	c := &charon{socket: filepath.Join(dir, viciSocket), ended: make(chan struct{})}
 	c.lastWords.Store(new(string))
 	conf := filepath.Join(dir, configFile)
-	if err := atomicfile.Write(conf, fmt.Appendf(nil, charonConfig, c.socket), 0o600); err != nil {
+	if err := atomicfile.Write(conf, []byte(e.config(c.socket)), 0o600); err != nil {
 		return nil, fmt.Errorf("write charon's configuration: %w", err)
 	}
 	if err := os.Remove(c.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -110,7 +111,7 @@ func startCharon(ctx context.Context, e *enclave, dir string, line func(string))
 	c.cmd.Dir = "/"
 	c.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "STRONGSWAN_CONF=" + conf}
 	c.cmd.Stdout, c.cmd.Stderr = in, in
-	// The signal comes when the enclave's thread ends, which is when this process does at the latest.
+	// The signal comes when the carrier's thread ends, which is when this process does at the latest.
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	err = e.do(c.cmd.Start)
 	err = errors.Join(err, in.Close())

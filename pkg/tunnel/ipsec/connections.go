@@ -34,9 +34,12 @@ const (
 
 // connections keeps charon's connections as they are desired. Its methods must be called one at a time.
 type connections struct {
-	ask    func(context.Context, func(*vici.Conn) error) error
-	causes *causes
-	want   Desired
+	terms terms
+	ask   func(context.Context, func(*vici.Conn) error) error
+	// settled is told of each peer whose newest tunnel has stood for a while.
+	settled func(peer string) error
+	causes  *causes
+	want    Desired
 	// loaded is what charon was given, by peer; psk is the digest of its secret.
 	loaded map[string]loaded
 	psk    [sha256.Size]byte
@@ -55,15 +58,16 @@ type attempt struct {
 	pause time.Duration
 }
 
-func newConnections(ask func(context.Context, func(*vici.Conn) error) error, c *causes) *connections {
+func newConnections(t terms, ask func(context.Context, func(*vici.Conn) error) error, settled func(string) error, c *causes) *connections {
 	return &connections{
-		ask: ask, causes: c, loaded: map[string]loaded{}, attempts: map[string]attempt{}, traffic: traffic{},
+		terms: t, ask: ask, settled: settled, causes: c, loaded: map[string]loaded{}, attempts: map[string]attempt{}, traffic: traffic{},
 	}
 }
 
 // load brings charon's configuration to want and returns the number of writes. What has not changed is not touched; a
-// connection whose prefixes change keeps running until the next keep has renewed what is inside it.
-func (c *connections) load(ctx context.Context, want Desired) (changes int, err error) {
+// connection whose prefixes change keeps running until the next keep has renewed what is inside it. Peers in without are
+// left as they are.
+func (c *connections) load(ctx context.Context, want Desired, without map[string]bool) (changes int, err error) {
 	c.want = want
 	err = c.ask(ctx, func(v *vici.Conn) error {
 		var errs []error
@@ -84,7 +88,10 @@ func (c *connections) load(ctx context.Context, want Desired) (changes int, err 
 		wanted := map[string]bool{}
 		for _, p := range want.Peers {
 			wanted[p.Node] = true
-			request := connection(&want, p)
+			if without[p.Node] {
+				continue
+			}
+			request := connection(c.terms, &want, p)
 			text, err := request.Encode()
 			if err != nil {
 				errs = append(errs, fmt.Errorf("peer %s is left out: %w", p.Node, err))
@@ -130,27 +137,39 @@ func terminate(ctx context.Context, v *vici.Conn, what, name string) error {
 }
 
 // connection is a peer in charon's terms.
-func connection(want *Desired, p DesiredPeer) *vici.Message {
+func connection(t terms, want *Desired, p DesiredPeer) *vici.Message {
 	remote := "%any"
-	m := new(vici.Message).Set("version", "2").
-		SetList("local_addrs", insideAddresses[0].String(), insideAddresses[1].String()).
-		Set("local_port", strconv.Itoa(natPort))
+	m := new(vici.Message).Set("version", "2").Set("local_port", strconv.Itoa(t.port))
+	if len(t.local) > 0 {
+		var local []string
+		for _, a := range t.local {
+			local = append(local, a.String())
+		}
+		m.SetList("local_addrs", local...)
+	}
 	if p.Dial {
 		remote = p.Endpoint.Addr().String()
 		m.Set("remote_port", strconv.Itoa(int(p.Endpoint.Port())))
 	}
 	child := new(vici.Message).
 		SetList("local_ts", "0.0.0.0/0", "::/0").
-		SetList("remote_ts", p.selectors()...).
+		SetList("remote_ts", t.selectors(p)...).
 		SetList("esp_proposals", espProposals...).
 		Set("mode", "tunnel").
 		Set("rekey_time", seconds(cmp.Or(want.Lifetimes.Child, defaultChildLifetime))).
 		Set("life_time", seconds(2*cmp.Or(want.Lifetimes.Child, defaultChildLifetime)+lifetimeReserve)).
 		Set("rand_time", seconds(cmp.Or(want.Lifetimes.Child, defaultChildLifetime)/10)).
 		Set("dpd_action", "clear").Set("start_action", "none").Set("close_action", "none")
+	mobike := "no" // charon would offer the addresses of its namespace
+	if t.number != nil {
+		mobike = "yes"
+		// With a number that does not change, what an earlier charon agreed on fits the policies of the next one.
+		number := strconv.FormatUint(uint64(t.number(p.Node)), 10)
+		child.Set("if_id_in", number).Set("if_id_out", number).Set("reqid", number).Set("copy_df", "no")
+	}
 	m.SetList("remote_addrs", remote).
 		SetList("proposals", ikeProposals...).
-		Set("encap", "yes").Set("mobike", "no").Set("fragmentation", "yes").
+		Set("encap", "yes").Set("mobike", mobike).Set("fragmentation", "yes").
 		Set("unique", "replace").Set("keyingtries", "1").
 		Set("dpd_delay", seconds(deadPeerDelay)).
 		Set("rekey_time", seconds(cmp.Or(want.Lifetimes.IKE, defaultIKELifetime))).
@@ -158,7 +177,7 @@ func connection(want *Desired, p DesiredPeer) *vici.Message {
 		Set("rand_time", seconds(cmp.Or(want.Lifetimes.IKE, defaultIKELifetime)/10)).
 		SetSection("local", new(vici.Message).Set("auth", "psk").Set("id", identity(want.Node))).
 		SetSection("remote", new(vici.Message).Set("auth", "psk").Set("id", identity(p.Node))).
-		SetSection("children", new(vici.Message).SetSection(p.childName(), child))
+		SetSection("children", new(vici.Message).SetSection(t.childName(p), child))
 	return new(vici.Message).SetSection(p.Node, m)
 }
 
@@ -188,6 +207,9 @@ func (c *connections) keep(ctx context.Context, now time.Time) (map[string]PeerR
 }
 
 func (c *connections) keepPeer(ctx context.Context, v *vici.Conn, p DesiredPeer, runs []association, now time.Time) error {
+	if _, known := c.loaded[p.Node]; !known {
+		return nil
+	}
 	established, underway := false, false
 	var installed []child
 	for _, ike := range runs {
@@ -200,7 +222,7 @@ func (c *connections) keepPeer(ctx context.Context, v *vici.Conn, p DesiredPeer,
 		}
 	}
 	slices.SortFunc(installed, func(a, b child) int { return b.number - a.number })
-	selectors := p.selectors()
+	selectors := c.terms.selectors(p)
 	// charon sends by the newest. Only that counts, and only what is older may go: the other end drops what still comes by
 	// an association that has been ended.
 	if len(installed) > 0 && sameSelectors(installed[0].remote, selectors) {
@@ -209,7 +231,7 @@ func (c *connections) keepPeer(ctx context.Context, v *vici.Conn, p DesiredPeer,
 		if installed[0].age < supersededAfter {
 			return nil
 		}
-		var errs []error
+		errs := []error{c.settled(p.Node)}
 		for _, old := range installed[1:] {
 			// Where both ends renewed at once there are two that are right, and the one that dials clears up.
 			if p.Dial || !sameSelectors(old.remote, selectors) {
@@ -229,7 +251,7 @@ func (c *connections) keepPeer(ctx context.Context, v *vici.Conn, p DesiredPeer,
 	a.next = now.Add(a.pause)
 	c.attempts[p.Node] = a
 	_, err := v.Call(ctx, "initiate", new(vici.Message).
-		Set("child", p.childName()).Set("ike", p.Node).Set("timeout", "-1").Set("init-limits", "no"))
+		Set("child", c.terms.childName(p)).Set("ike", p.Node).Set("timeout", "-1").Set("init-limits", "no"))
 	if err != nil {
 		return fmt.Errorf("dial %s: %w", p.Node, err)
 	}

@@ -54,6 +54,9 @@ func (d *daemon) serve(ctx context.Context, path string) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	mux.HandleFunc("DELETE /process", func(w http.ResponseWriter, _ *http.Request) {
+		d.mu.Lock()
+		d.leaving = true
+		d.mu.Unlock()
 		reply(w, outcome{Changes: 1})
 		end()
 	})

@@ -33,6 +33,8 @@ type DaemonOptions struct {
 	Device string
 	// RunDir is the folder of the sockets; empty means /run/raven/ipsec.
 	RunDir string
+	// ESP says what encrypts; empty means ESPUserspace.
+	ESP ESP
 	// Logger; nil means slog's default. charon's own words are logged at level debug.
 	Logger *slog.Logger
 }
@@ -52,10 +54,13 @@ type daemon struct {
 	retry time.Time
 	pause time.Duration
 	last  map[string]PeerReport
+	// leaving: the driver told the process to end, and nothing is to stay.
+	leaving bool
 }
 
 // RunDaemon serves the control socket, and through it keeps charon and its connections as the driver wants them, until
-// ctx ends; charon, the device and the sockets are then gone. The device appears in the calling thread's network
+// ctx ends; charon and the sockets are then gone, and the device is, unless it is the kernel's own, which waits for the
+// next process. The device appears in the calling thread's network
 // namespace, where the UDP port is, too.
 func RunDaemon(ctx context.Context, opts DaemonOptions) (err error) {
 	if opts.Device == "" {
@@ -67,6 +72,12 @@ func RunDaemon(ctx context.Context, opts DaemonOptions) (err error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
+	chosen, reason, err := opts.ESP.resolve()
+	if err != nil {
+		return err
+	}
+	opts.Logger.Info("IPsec encrypts", "by", chosen, "since", reason)
+	opts.ESP = chosen
 	d := &daemon{opts: opts, log: opts.Logger.With("device", opts.Device)}
 	d.host, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -84,7 +95,7 @@ func RunDaemon(ctx context.Context, opts DaemonOptions) (err error) {
 	wg.Wait()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return errors.Join(err, d.endSession())
+	return errors.Join(err, d.endSession(d.leaving))
 }
 
 // keepAll looks after the session until ctx ends.
@@ -120,7 +131,7 @@ func (d *daemon) keep(ctx context.Context) {
 		case <-d.session.charon.ended:
 			d.problem = fmt.Sprintf("charon ended at %s (%v) and is started again", time.Now().UTC().Format(time.TimeOnly), d.session.charon.err)
 			d.log.Error("charon ended", "error", d.session.charon.err)
-			if err := d.endSession(); err != nil {
+			if err := d.endSession(false); err != nil {
 				d.log.Warn("cannot clear up after charon", "error", err)
 			}
 		default:
@@ -172,8 +183,13 @@ func (d *daemon) apply(ctx context.Context, want Desired) (changes int, err erro
 	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
 	d.want = &want
+	if d.session != nil && !d.session.serves(want.Port) {
+		if err := d.endSession(false); err != nil {
+			return 0, err
+		}
+	}
 	if d.session == nil {
-		s, err := startSession(ctx, d.opts, d.host, d.log)
+		s, err := startSession(ctx, d.opts, d.host, want.Port, d.log)
 		if err != nil {
 			d.problem = err.Error()
 			d.pause = min(max(2*d.pause, restartPause), restartMost)
@@ -198,21 +214,25 @@ func (d *daemon) apply(ctx context.Context, want Desired) (changes int, err erro
 func (d *daemon) quit() (changes int, err error) {
 	d.want, d.last, d.problem = nil, nil, ""
 	d.pause, d.retry = 0, time.Time{}
+	if d.session == nil && d.opts.ESP == ESPKernel {
+		return removeInterfaces(d.opts.Device) // of an earlier process
+	}
 	if d.session == nil {
 		return 0, nil
 	}
-	return 1, d.endSession()
+	return 1, d.endSession(true)
 }
 
-func (d *daemon) endSession() error {
+// endSession ends charon. The kernel's own devices and states stay for the next session unless remove is true.
+func (d *daemon) endSession(remove bool) error {
 	if d.session == nil {
 		return nil
 	}
-	err := d.session.end()
+	err := d.session.end(remove)
 	d.session, d.last = nil, nil
 	return err
 }
 
 func (d *daemon) report() Report {
-	return Report{Problem: d.problem, Restarts: d.restarts, Peers: d.last}
+	return Report{Problem: d.problem, Restarts: d.restarts, ESP: d.opts.ESP, Peers: d.last}
 }

@@ -61,6 +61,7 @@ func TestTwoGatewaysCarryBothFamiliesOverOnePort(t *testing.T) {
 
 func TestAPrefixComesAndGoesAtTheCostOfAMoment(t *testing.T) {
 	needsCharon(t)
+	needsUserspace(t, "with an interface for each peer no tunnel depends on prefixes")
 	testns.Run(t, func(t *testing.T) {
 		east, west, wantEast, wantWest := pair(t)
 		east.start()

@@ -71,8 +71,8 @@ func (p DesiredPeer) selectors() []string {
 
 // childName changes with everything that the traffic's own negotiation depends on, so that what runs by older words is
 // told from what is wanted.
-func (p DesiredPeer) childName() string {
-	sum := sha256.Sum256([]byte(strings.Join(p.selectors(), " ")))
+func (t terms) childName(p DesiredPeer) string {
+	sum := sha256.Sum256([]byte(strings.Join(t.selectors(p), " ")))
 	return p.Node + "-" + hex.EncodeToString(sum[:4])
 }
 

@@ -57,10 +57,11 @@ func TestTheChildsNameChangesWithThePeersPrefixesOnly(t *testing.T) {
 	p := DesiredPeer{Node: "edge-1", Prefixes: prefixes("10.0.0.0/24", "10.1.0.0/24")}
 	turned := DesiredPeer{Node: "edge-1", Dial: true, Prefixes: prefixes("10.1.0.0/24", "10.0.0.0/24")}
 	more := DesiredPeer{Node: "edge-1", Prefixes: prefixes("10.0.0.0/24", "10.1.0.0/24", "10.2.0.0/24")}
-	if p.childName() != turned.childName() {
+	var narrow terms
+	if narrow.childName(p) != narrow.childName(turned) {
 		t.Error("order or direction changes the child's name")
 	}
-	if p.childName() == more.childName() {
+	if narrow.childName(p) == narrow.childName(more) {
 		t.Error("another prefix does not change the child's name")
 	}
 }

@@ -109,7 +109,7 @@ func (d *Driver) Apply(ctx context.Context, plan *topology.Plan) (tunnel.Result,
 	}
 	secret, err := d.opts.Secret()
 	if err != nil {
-		return tunnel.Result{Device: d.standing(plan)}, err
+		return d.standing(plan), err
 	}
 	want, errs := desired(plan, secret)
 	d.wanted, d.port = want.Peers, want.Port
@@ -122,25 +122,50 @@ func (d *Driver) Apply(ctx context.Context, plan *topology.Plan) (tunnel.Result,
 		result.Changes += n
 	}
 	errs = append(errs, err)
-	l, findErr := link.Find(d.opts.Device)
-	if findErr != nil || l == nil {
-		return result, errors.Join(append(errs, findErr)...)
+	interfaces, _, err := listInterfaces(d.opts.Device)
+	errs = append(errs, err)
+	for _, i := range interfaces {
+		n, err := d.furnish(i.name, plan)
+		result.Changes += n
+		errs = append(errs, err)
 	}
-	n, err = link.Apply(l, link.Want{MTU: deviceMTU(plan), TxQueueLen: queueLength, Addresses: link.NodeAddresses(plan)})
-	result.Changes += n
-	result.Device = tunnel.Device{Name: l.Attrs().Name, Index: l.Attrs().Index, MTU: deviceMTU(plan)}
-	return result, errors.Join(append(errs, err)...)
+	if len(interfaces) == 0 {
+		n, err := d.furnish(d.opts.Device, plan)
+		result.Changes += n
+		errs = append(errs, err)
+	}
+	standing := d.standing(plan)
+	result.Device, result.PerPeer = standing.Device, standing.PerPeer
+	return result, errors.Join(errs...)
+}
+
+// furnish gives a device what every tunnel device has; one that is not there is no error.
+func (d *Driver) furnish(name string, plan *topology.Plan) (changes int, err error) {
+	l, err := link.Find(name)
+	if err != nil || l == nil {
+		return 0, err
+	}
+	return link.Apply(l, link.Want{MTU: deviceMTU(plan), TxQueueLen: queueLength, Addresses: link.NodeAddresses(plan)})
 }
 
 func deviceMTU(plan *topology.Plan) int { return min(plan.Tunnel.MTU, topology.IPsecMTU) }
 
-// standing is the device as it is, where Apply failed before it came to it; zero where there is none.
-func (d *Driver) standing(plan *topology.Plan) tunnel.Device {
-	l, err := link.Find(d.opts.Device)
-	if err != nil || l == nil {
-		return tunnel.Device{}
+// standing is the devices as they are, also where Apply failed before it came to them.
+func (d *Driver) standing(plan *topology.Plan) (r tunnel.Result) {
+	interfaces, _, err := listInterfaces(d.opts.Device)
+	if err != nil {
+		return r
 	}
-	return tunnel.Device{Name: l.Attrs().Name, Index: l.Attrs().Index, MTU: deviceMTU(plan)}
+	for _, i := range interfaces {
+		r.PerPeer = append(r.PerPeer, tunnel.Device{Name: i.name, Index: i.index, MTU: deviceMTU(plan), Peer: i.peer, Decrypts: true})
+	}
+	if len(interfaces) > 0 {
+		return r
+	}
+	if l, err := link.Find(d.opts.Device); err == nil && l != nil {
+		r.Device = tunnel.Device{Name: l.Attrs().Name, Index: l.Attrs().Index, MTU: deviceMTU(plan)}
+	}
+	return r
 }
 
 // ensureDaemon makes sure that a daemon answers.
@@ -191,13 +216,17 @@ func (d *Driver) remove(ctx context.Context) (changes int, err error) {
 		changes, err = d.control.end(ctx)
 	}
 	if errors.Is(err, errNoDaemon) {
-		return 0, nil // and hence no charon and no device
+		// And hence no charon; devices of the kernel's own may have outlived it.
+		return removeInterfaces(d.opts.Device)
 	}
 	if err != nil {
 		return changes, err
 	}
 	err = detached.Await(ctx, endTimeout, func() bool {
 		if l, findErr := link.Find(d.opts.Device); findErr != nil || l != nil {
+			return false
+		}
+		if left, _, listErr := listInterfaces(d.opts.Device); listErr != nil || len(left) > 0 {
 			return false
 		}
 		if _, statErr := os.Stat(filepath.Join(d.opts.RunDir, configFile)); !errors.Is(statErr, fs.ErrNotExist) {

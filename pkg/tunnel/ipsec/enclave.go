@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -35,10 +34,9 @@ var insideAddresses = []netip.Addr{netip.MustParseAddr("192.0.0.8"), netip.MustP
 // address in each range of its own side, and lays routes that nobody asked for: in here it finds the addresses, and its
 // routes lead nobody astray.
 type enclave struct {
-	fd   int
-	nl   *netlink.Handle
-	work chan func()
-	gone chan struct{}
+	*thread
+	fd int
+	nl *netlink.Handle
 	// outside is the TUN device's file; the relay owns it.
 	outside int
 	// decoy keeps a device with the name of the one that left.
@@ -47,19 +45,9 @@ type enclave struct {
 
 // newEnclave makes the namespace, with the calling process's thread count one higher for as long as it is open.
 func newEnclave() (*enclave, error) {
-	e := &enclave{fd: -1, outside: -1, decoy: -1, work: make(chan func()), gone: make(chan struct{})}
-	ready := make(chan error)
-	go func() {
-		defer close(e.gone)
-		// Never unlocked: the thread ends with this goroutine, and with it what was told to die with the thread.
-		runtime.LockOSThread()
-		ready <- e.enter()
-		for f := range e.work {
-			f()
-		}
-	}()
-	err := <-ready
-	if err == nil {
+	e := &enclave{fd: -1, outside: -1, decoy: -1}
+	var err error
+	if e.thread, err = newThread(e.enter); err == nil {
 		err = e.furnish()
 	}
 	if err != nil {
@@ -82,13 +70,6 @@ func (e *enclave) enter() error {
 		return fmt.Errorf("open rtnetlink in charon's network namespace: %w", err)
 	}
 	return nil
-}
-
-// do runs f on the enclave's thread.
-func (e *enclave) do(f func() error) error {
-	done := make(chan error)
-	e.work <- func() { done <- f() }
-	return <-done
 }
 
 // furnish makes the way out.
@@ -231,8 +212,9 @@ func (e *enclave) setAddresses(want []netip.Addr) (changes int, err error) {
 
 // close ends the namespace once nothing else is in it.
 func (e *enclave) close() error {
-	close(e.work)
-	<-e.gone
+	if e.thread != nil {
+		e.end()
+	}
 	if e.nl != nil {
 		e.nl.Close()
 	}

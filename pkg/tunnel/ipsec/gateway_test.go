@@ -33,6 +33,22 @@ func needsCharon(t *testing.T) {
 	}
 }
 
+// needsUserspace skips where the kernel encrypts, and needsKernel where it cannot.
+func needsUserspace(t *testing.T, why string) {
+	t.Helper()
+	if chosen, _, err := ESP(os.Getenv("RAVEN_TEST_IPSEC_ESP")).resolve(); err != nil || chosen != ESPUserspace {
+		t.Skip(why, err)
+	}
+}
+
+func needsKernel(t *testing.T) {
+	t.Helper()
+	needsCharon(t)
+	if chosen, reason, err := ESP(os.Getenv("RAVEN_TEST_IPSEC_ESP")).resolve(); err != nil || chosen != ESPKernel {
+		t.Skip("needs a kernel with ESP and XFRM interfaces, as make test-kernels boots: ", reason, err)
+	}
+}
+
 // gateway is a network namespace with a daemon.
 type gateway struct {
 	t    *testing.T
@@ -140,14 +156,24 @@ func (g *gateway) put(want Desired) int {
 		g.t.Fatalf("%s: %v", g.name, err)
 	}
 	g.do(func() error {
-		l, err := netlink.LinkByName(DefaultDevice)
+		interfaces, _, err := listInterfaces(DefaultDevice)
 		if err != nil {
 			return err
 		}
-		if err := netlink.LinkSetUp(l); err != nil {
-			return err
-		}
 		for _, p := range want.Peers {
+			name := DefaultDevice
+			for _, i := range interfaces {
+				if i.peer == p.Node {
+					name = i.name
+				}
+			}
+			l, err := netlink.LinkByName(name)
+			if err != nil {
+				return err
+			}
+			if err := netlink.LinkSetUp(l); err != nil {
+				return err
+			}
 			for _, prefix := range p.Prefixes {
 				dst := netlink.NewIPNet(prefix.Addr().AsSlice())
 				dst.Mask = maskOf(prefix)

@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	if err := RunDaemon(ctx, DaemonOptions{RunDir: os.Args[2], Logger: log}); err != nil {
+	if err := RunDaemon(ctx, DaemonOptions{RunDir: os.Args[2], Logger: log, ESP: ESP(os.Getenv("RAVEN_TEST_IPSEC_ESP"))}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		syscall.Exit(1)
 	}

@@ -11,6 +11,8 @@ type Report struct {
 	Problem string `json:"problem,omitempty"`
 	// Restarts counts how often charon had to be started again.
 	Restarts int `json:"restarts"`
+	// ESP is what encrypts: ESPKernel or ESPUserspace.
+	ESP ESP `json:"esp"`
 	// Peers by node.
 	Peers map[string]PeerReport `json:"peers"`
 }

@@ -5,80 +5,81 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 )
 
-// session is one life of charon: its namespace, its process, and the relay.
+// session is one life of charon: what carries its packets, its process, its connections.
 type session struct {
 	dir         string
-	enclave     *enclave
-	relay       *relay
+	port        int // of the host, where the carrier cannot move to another
+	carrier     carrier
 	charon      *charon
-	addresses   []netip.Addr
 	connections *connections
 }
 
-func startSession(ctx context.Context, opts DaemonOptions, host int, log *slog.Logger) (s *session, err error) {
+// startSession starts charon; port is the host's UDP port.
+func startSession(ctx context.Context, opts DaemonOptions, host, port int, log *slog.Logger) (s *session, err error) {
 	s = &session{dir: opts.RunDir}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.end())
+			err = errors.Join(err, s.end(false))
 			s = nil
 		}
 	}()
-	if s.enclave, err = newEnclave(); err != nil {
-		return s, err
+	if opts.ESP == ESPKernel {
+		s.port = port
+		var k *kernelESP
+		if k, err = newKernelESP(host, opts.Device, port); err != nil {
+			return s, err
+		}
+		s.carrier = k
+	} else {
+		var u *userspace
+		if u, err = newUserspace(host, opts.Device, log); err != nil {
+			return s, err
+		}
+		s.carrier = u
 	}
-	outside := s.enclave.outside
-	s.enclave.outside = -1 // the relay's from here on
-	s.relay = newRelay(outside, log)
 	why := newCauses()
-	s.charon, err = startCharon(ctx, s.enclave, opts.RunDir, logCharon(log, why.read))
+	s.charon, err = startCharon(ctx, s.carrier, opts.RunDir, logCharon(log, why.read))
 	if err != nil {
 		return s, err
 	}
-	if err := s.enclave.releaseDevice(host, opts.Device); err != nil {
+	if err := s.carrier.ready(); err != nil {
 		return s, err
 	}
-	s.connections = newConnections(s.charon.ask, why)
-	log.Info("charon runs", "pid", s.charon.cmd.Process.Pid)
+	s.connections = newConnections(s.carrier.terms(), s.charon.ask, s.carrier.settled, why)
+	log.Info("charon runs", "pid", s.charon.cmd.Process.Pid, "esp", opts.ESP)
 	return s, nil
 }
 
-// apply opens the port, gives charon the addresses and its connections.
+// serves says whether this session can have the port.
+func (s *session) serves(port int) bool { return s.port == 0 || s.port == port }
+
+// apply makes what the connections need, and gives charon its connections.
 func (s *session) apply(ctx context.Context, want Desired) (changes int, err error) {
-	if s.relay.serves() != want.Port {
-		if err := s.relay.listen(ctx, want.Port); err != nil {
-			return 0, err
-		}
-		changes++
+	changes, without, err := s.carrier.prepare(ctx, &want)
+	if err != nil && without == nil {
+		return changes, err
 	}
-	if !slices.Equal(s.addresses, want.Addresses) {
-		n, err := s.enclave.setAddresses(want.Addresses)
+	n, loadErr := s.connections.load(ctx, want, without)
+	changes += n
+	if loadErr == nil { // or else charon may still use what goes
+		n, loadErr = s.carrier.withdraw(&want)
 		changes += n
-		if err != nil {
-			return changes, err
-		}
-		s.addresses = want.Addresses
 	}
-	n, err := s.connections.load(ctx, want)
-	return changes + n, err
+	return changes, errors.Join(err, loadErr)
 }
 
-// end takes the session down; peers are told.
-func (s *session) end() error {
+// end takes the session down; peers are told. With remove what the kernel holds goes as well.
+func (s *session) end(remove bool) error {
 	var errs []error
 	if s.charon != nil {
 		errs = append(errs, s.charon.end())
 	}
-	if s.relay != nil {
-		errs = append(errs, s.relay.close())
-	}
-	if s.enclave != nil {
-		errs = append(errs, s.enclave.close())
+	if s.carrier != nil {
+		errs = append(errs, s.carrier.close(remove))
 	}
 	for _, name := range []string{viciSocket, configFile} {
 		if err := os.Remove(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
