@@ -61,15 +61,36 @@ func TestSettingsOfTheAgentsShowInTheStatus(t *testing.T) {
 	r.start()
 	r.node("set-a", "set", "192.168.16.1", "10.16.1.0/24")
 	r.gateway("set", `{endpoints: [{nodeName: set-a, underNAT: true}]}`)
-	if gw := r.awaitCondition("set", election.ConditionReady, election.ReasonReady); gw.Status.ActiveEndpoint.Port != 4500 {
-		t.Errorf("port %d", gw.Status.ActiveEndpoint.Port)
+	shows := func(reason string, port int) {
+		t.Helper()
+		if gw := r.awaitCondition("set", election.ConditionReady, reason); gw.Status.ActiveEndpoint.Port != port {
+			t.Errorf("port %d, want %d", gw.Status.ActiveEndpoint.Port, port)
+		}
 	}
-	r.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "raven-agent-config"},
-		Data: map[string]string{"vpn-driver": "wireguard", "tunnel-bind-addr": ":4600"}})
+	shows(election.ReasonReady, 4500)
+	config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "raven-agent-config"}}
+	set := func(data map[string]string) {
+		t.Helper()
+		config.Data = data
+		if err := r.api.Update(t.Context(), config); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.create(config)
+	wireguard := map[string]string{"vpn-driver": "wireguard", "tunnel-bind-addr": ":4600"}
+	set(wireguard)
 	// With WireGuard asked for, a node without a key is not ready to be reached.
-	if gw := r.awaitCondition("set", election.ConditionReady, election.ReasonNoPublicKey); gw.Status.ActiveEndpoint.Port != 4600 {
-		t.Errorf("port %d", gw.Status.ActiveEndpoint.Port)
-	}
+	shows(election.ReasonNoPublicKey, 4600)
+	// Asked for no longer, and no agent says that it is in use.
+	set(map[string]string{"tunnel-bind-addr": ":4600"})
+	shows(election.ReasonReady, 4600)
+	set(wireguard)
+	shows(election.ReasonNoPublicKey, 4600)
+	r.delete(config)
+	shows(election.ReasonReady, 4600) // the last known port
+	config.ResourceVersion = ""
+	r.create(config)
+	shows(election.ReasonNoPublicKey, 4600)
 	r.endpoint("set-a", v1beta1.TunnelEndpointStatus{Tunnels: []v1beta1.TunnelPort{{Driver: "wireguard",
 		PublicKey: "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="}}})
 	r.awaitCondition("set", election.ConditionReady, election.ReasonReady)

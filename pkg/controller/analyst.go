@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -37,7 +38,9 @@ type analyst struct {
 	found    map[string]election.Findings
 	foreign  string
 	settings topology.Config
-	busy     time.Duration
+	// inUse is the driver that counted at the last look.
+	inUse string
+	busy  time.Duration
 }
 
 func newAnalyst(v *inventory.Inventory, serviceCIDRs []netip.Prefix, log *slog.Logger) *analyst {
@@ -99,7 +102,10 @@ func (a *analyst) analyse() {
 
 	a.mu.Lock()
 	changed := names(found, a.found)
-	a.found, a.busy = found, time.Since(begin)
+	if a.inUse != state.Config.Driver {
+		changed = a.inventory.Gateways() // whether a key is wanted has changed for all
+	}
+	a.found, a.inUse, a.busy = found, state.Config.Driver, time.Since(begin)
 	a.mu.Unlock()
 	a.told(changed)
 }
@@ -130,7 +136,7 @@ func (a *analyst) findings(gateway string) election.Findings {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	f := a.found[gateway]
-	f.Foreign, f.KeyWanted = a.foreign, a.settings.Driver == topology.DriverWireGuard
+	f.Foreign, f.KeyWanted = a.foreign, cmp.Or(a.settings.Driver, a.inUse) == topology.DriverWireGuard
 	return f
 }
 
@@ -145,11 +151,15 @@ func (a *analyst) setForeign(text string) {
 	}
 }
 
-// setSettings takes the data of raven-agent-config, as far as it matters here, and returns what is wrong with it.
+// setSettings takes the data of raven-agent-config, nil where there is none, as far as it matters here, and returns what
+// is wrong with it. A missing key leaves the last known value, as it does with the agents; but which driver they are
+// left with is their word, since their flags count, too.
 func (a *analyst) setSettings(data map[string]string) (wrong []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if v, ok := data["vpn-driver"]; ok {
+	if v, ok := data["vpn-driver"]; !ok {
+		a.settings.Driver = ""
+	} else {
 		// Only WireGuard's keys are looked at here; the agents judge the rest.
 		switch driver := strings.ToLower(strings.TrimSpace(v)); driver {
 		case topology.DriverWireGuard, topology.DriverIPsec, topology.DriverPlain:

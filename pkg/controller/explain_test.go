@@ -88,6 +88,13 @@ func TestARunningOpenYurtControllerIsNamed(t *testing.T) {
 			r.create(&admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "yurt-manager-validating"},
 				Webhooks: []admissionv1.ValidatingWebhook{webhook("validate.raven.v1beta1.gateway.openyurt.io", "raven.openyurt.io", "gateways")}})
 		}, "ValidatingWebhookConfiguration yurt-manager-validating has webhook validate.raven.v1beta1.gateway.openyurt.io"},
+		{"a webhook that changes Gateways", func(r *rig) {
+			w := webhook("mutate.raven.v1beta1.gateway.openyurt.io", "raven.openyurt.io", "gateways")
+			r.create(&admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "yurt-manager-mutating"},
+				Webhooks: []admissionv1.MutatingWebhook{{Name: w.Name, SideEffects: w.SideEffects, AdmissionReviewVersions: w.AdmissionReviewVersions,
+					FailurePolicy: w.FailurePolicy, TimeoutSeconds: w.TimeoutSeconds, ClientConfig: w.ClientConfig,
+					NamespaceSelector: w.NamespaceSelector, ObjectSelector: w.ObjectSelector, Rules: w.Rules}}})
+		}, "MutatingWebhookConfiguration yurt-manager-mutating has webhook mutate.raven.v1beta1.gateway.openyurt.io"},
 		{"a webhook for everything", func(r *rig) {
 			r.create(&admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "policy-engine"},
 				Webhooks: []admissionv1.ValidatingWebhook{webhook("all.policy.example.com", "*", "*")}})
@@ -99,8 +106,13 @@ func TestARunningOpenYurtControllerIsNamed(t *testing.T) {
 			r.gateway("yurt", `{endpoints: [{nodeName: yurt-a, underNAT: true}]}`)
 			c.make(r)
 			stop := r.start()
+			const warning = "a controller or webhook of OpenYurt works on Gateways"
 			if c.found == "" {
 				r.awaitCondition("yurt", election.ConditionReady, election.ReasonReady)
+				stop()
+				if strings.Contains(r.said.String(), warning) {
+					t.Error("the log tells of a controller or webhook")
+				}
 				return
 			}
 			gw := r.awaitCondition("yurt", election.ConditionReady, election.ReasonForeignController)
@@ -109,6 +121,9 @@ func TestARunningOpenYurtControllerIsNamed(t *testing.T) {
 				t.Errorf("the condition says %q, want %q", got, c.found)
 			}
 			stop()
+			if log := r.said.String(); !strings.Contains(log, warning) || !strings.Contains(log, c.found) {
+				t.Errorf("the log does not name it: %s", log)
+			}
 		})
 	}
 }

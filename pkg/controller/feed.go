@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
@@ -65,7 +66,9 @@ func (f *feed) Start(ctx context.Context, q queue) error {
 		}),
 	)
 	for _, configs := range f.configs {
-		err = errors.Join(err, watchIn(ctx, f, configs, &corev1.ConfigMap{}, f.setConfig, nil))
+		err = errors.Join(err, watchIn(ctx, f, configs, &corev1.ConfigMap{}, f.setConfig, func(c *corev1.ConfigMap) []string {
+			return f.setConfig(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: c.Name}})
+		}))
 	}
 	if err != nil {
 		return err

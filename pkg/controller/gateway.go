@@ -43,6 +43,7 @@ type gatewayReconciler struct {
 	mu sync.Mutex
 	// changes holds when roles last changed, by condition type, then Gateway.
 	changes map[string]map[string]time.Time
+	// written holds when a status was last written while another controller may write it as well, by Gateway.
 	written map[string]time.Time
 }
 
@@ -88,7 +89,7 @@ func (r *gatewayReconciler) Reconcile(ctx context.Context, request reconcile.Req
 		return reconcile.Result{}, fmt.Errorf("write the status of Gateway %s: %w", gw.Name, err)
 	}
 	statusWrites.Inc()
-	r.remember(gw.Name, result)
+	r.remember(gw.Name, result, found.Foreign != "")
 	r.events.roles(ctx, result.Gateway, v1beta1.EndpointTunnel, tunnels, result.Tunnel)
 	r.events.roles(ctx, result.Gateway, v1beta1.EndpointProxy, proxies, result.Proxy)
 	return after, nil
@@ -148,11 +149,13 @@ func (r *gatewayReconciler) lastWrite(gateway string) time.Time {
 	return r.written[gateway]
 }
 
-func (r *gatewayReconciler) remember(gateway string, result election.Result) {
+func (r *gatewayReconciler) remember(gateway string, result election.Result, shared bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
-	r.written[gateway] = now
+	if shared {
+		r.written[gateway] = now
+	}
 	if result.Tunnel.Changed {
 		r.changes[election.ConditionTunnelElected][gateway] = now
 	}

@@ -3,10 +3,12 @@ package controller_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -46,6 +48,26 @@ type rig struct {
 	api client.WithWatch
 	// failure of a controller, so that nobody waits for what it will not do.
 	failure atomic.Pointer[error]
+	// said is the log of the test's controllers.
+	said said
+}
+
+// said keeps what is written.
+type said struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
 }
 
 func newRig(t *testing.T) *rig {
@@ -76,7 +98,7 @@ func (r *rig) start() (stop func()) {
 func (r *rig) startWith(config *rest.Config) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	log := slog.New(slog.NewTextHandler(r.Output(), nil))
+	log := slog.New(slog.NewTextHandler(io.MultiWriter(r.Output(), &r.said), nil))
 	go func() {
 		err := controller.Run(ctx, config, controller.Options{MetricsAddress: "0", HealthAddress: "0", Log: log})
 		if err != nil {
@@ -109,6 +131,17 @@ func (r *rig) create(o client.Object) {
 		zero := int64(0)
 		if err := r.api.Delete(context.Background(), o, &client.DeleteOptions{GracePeriodSeconds: &zero}); err != nil && !apierrors.IsNotFound(err) {
 			r.Errorf("delete %T %s: %v", o, o.GetName(), err)
+		}
+	})
+}
+
+// removed removes an object of no namespace at the end of the test that somebody else makes.
+func (r *rig) removed(kind client.Object, name string) {
+	r.Helper()
+	kind.SetName(name)
+	r.Cleanup(func() {
+		if err := r.api.Delete(context.Background(), kind); err != nil && !apierrors.IsNotFound(err) {
+			r.Errorf("delete %T %s: %v", kind, name, err)
 		}
 	})
 }
@@ -240,17 +273,18 @@ func activeNodes(gw *v1beta1.Gateway, kind v1beta1.EndpointType) []string {
 	return out
 }
 
-// events of a Gateway: type, reason, note.
+// events of a Gateway that is there: type, reason, note. One of the same name before it has others.
 func (r *rig) events(gateway string) []string {
 	r.Helper()
 	var list eventsv1.EventList
 	if err := r.api.List(r.Context(), &list, client.InNamespace(metav1.NamespaceDefault)); err != nil {
 		r.Fatal(err)
 	}
+	uid := r.getGateway(gateway).UID
 	slices.SortFunc(list.Items, func(a, b eventsv1.Event) int { return a.EventTime.Compare(b.EventTime.Time) })
 	var out []string
 	for _, e := range list.Items {
-		if e.Regarding.Kind == "Gateway" && e.Regarding.Name == gateway {
+		if e.Regarding.Kind == "Gateway" && e.Regarding.UID == uid {
 			out = append(out, e.Type+" "+e.Reason+" "+e.Note)
 		}
 	}
