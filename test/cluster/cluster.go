@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -125,7 +126,7 @@ func (c *Cluster) StartAPIServer(ctx context.Context) (err error) {
 		"--service-cluster-ip-range=" + serviceCIDR,
 		"--authorization-mode=Node,RBAC", "--allow-privileged",
 	}
-	if c.api, err = c.run("kube-apiserver", append(args, c.options.APIServer...)...); err != nil {
+	if c.api, err = c.run("kube-apiserver", override(args, c.options.APIServer)...); err != nil {
 		return err
 	}
 	client, err := kubernetes.NewForConfig(c.admin)
@@ -151,8 +152,21 @@ func (c *Cluster) startManager() (err error) {
 		// Nodes have no kubelet that renews a lease: their readiness is what a test writes.
 		"--controllers=*,-node-lifecycle-controller,-taint-eviction-controller",
 	}
-	c.manager, err = c.run("kube-controller-manager", append(args, c.options.ControllerManager...)...)
+	c.manager, err = c.run("kube-controller-manager", override(args, c.options.ControllerManager)...)
 	return err
+}
+
+// override returns the flags with those of more in the place of flags of the same name. (To say a flag once more is not
+// enough: a list such as --controllers then has the items of both.)
+func override(flags, more []string) []string {
+	name := func(flag string) string {
+		name, _, _ := strings.Cut(flag, "=")
+		return name
+	}
+	kept := slices.DeleteFunc(slices.Clone(flags), func(flag string) bool {
+		return slices.ContainsFunc(more, func(m string) bool { return name(m) == name(flag) })
+	})
+	return append(kept, more...)
 }
 
 func (c *Cluster) awaitControllers(ctx context.Context) error {
