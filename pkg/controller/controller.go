@@ -155,7 +155,10 @@ func add(mgr manager.Manager, opts Options) error {
 
 	signer := &signing.Signer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: Namespace, State: v.State, Now: time.Now, Log: opts.Log}
 	gone := &garbage{client: mgr.GetClient(), live: mgr.GetAPIReader(), log: opts.Log}
+	words := newDegraded(mgr.GetClient(), newRecorder(mgr.GetClient(), opts.Log))
 	return errors.Join(
+		addController(mgr, "degraded", words, 1,
+			source.Kind(mgr.GetCache(), &v1beta1.TunnelEndpoint{}, handler.TypedEnqueueRequestsFromMapFunc(sameName[*v1beta1.TunnelEndpoint]))),
 		addController(mgr, "gateway", newGatewayReconciler(mgr.GetClient(), v, a, opts.Log), workers, f),
 		addController(mgr, "services", &serving{client: mgr.GetClient(), dns: configs[dnsName], inventory: v, log: opts.Log}, 1, after(f.ready, records)),
 		addController(mgr, "garbage", gone, 1,

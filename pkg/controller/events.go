@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -47,18 +48,29 @@ func (r *recorder) roles(ctx context.Context, gw *v1beta1.Gateway, kind v1beta1.
 	event, reason, note := roleChange(kind, before, d)
 	elections.WithLabelValues(string(kind)).Inc()
 	r.log.Info(note, "gateway", gw.Name, "type", kind, "before", before, "after", d.Active)
+	r.write(ctx, corev1.ObjectReference{APIVersion: v1beta1.GroupVersion.String(), Kind: "Gateway", Name: gw.Name, UID: gw.UID,
+		ResourceVersion: gw.ResourceVersion}, event, "Elect", reason, note)
+}
+
+// ofNode tells something about a Node.
+func (r *recorder) ofNode(ctx context.Context, node *corev1.Node, kind, action, reason, note string) {
+	r.write(ctx, corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID}, kind, action, reason, note)
+}
+
+// longestNote is what the API takes, in bytes.
+const longestNote = 1024
+
+func (r *recorder) write(ctx context.Context, regarding corev1.ObjectReference, kind, action, reason, note string) {
 	e := &eventsv1.Event{
-		ObjectMeta:          metav1.ObjectMeta{GenerateName: gw.Name + "-", Namespace: metav1.NamespaceDefault},
+		ObjectMeta:          metav1.ObjectMeta{GenerateName: regarding.Name + "-", Namespace: metav1.NamespaceDefault},
 		EventTime:           metav1.NewMicroTime(r.now()),
 		ReportingController: Name, ReportingInstance: r.instance,
-		Action: "Elect", Type: event, Reason: reason, Note: note,
-		Regarding: corev1.ObjectReference{APIVersion: v1beta1.GroupVersion.String(), Kind: "Gateway", Name: gw.Name, UID: gw.UID,
-			ResourceVersion: gw.ResourceVersion},
+		Action: action, Type: kind, Reason: reason, Note: strings.ToValidUTF8(note[:min(len(note), longestNote)], ""), Regarding: regarding,
 	}
-	// The status is written: what it means is told even if the controller is ending.
+	// What it is about has happened: it is told even if the controller is ending.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	if err := r.client.Create(ctx, e); err != nil {
-		r.log.Warn("an event could not be written", "gateway", gw.Name, "note", note, "error", err)
+		r.log.Warn("an event could not be written", "kind", regarding.Kind, "name", regarding.Name, "note", note, "error", err)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apiruntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -276,15 +277,20 @@ func activeNodes(gw *v1beta1.Gateway, kind v1beta1.EndpointType) []string {
 // events of a Gateway that is there: type, reason, note. One of the same name before it has others.
 func (r *rig) events(gateway string) []string {
 	r.Helper()
+	return r.eventsOf("Gateway", r.getGateway(gateway).UID)
+}
+
+// eventsOf an object of no namespace: type, reason, note.
+func (r *rig) eventsOf(kind string, uid types.UID) []string {
+	r.Helper()
 	var list eventsv1.EventList
 	if err := r.api.List(r.Context(), &list, client.InNamespace(metav1.NamespaceDefault)); err != nil {
 		r.Fatal(err)
 	}
-	uid := r.getGateway(gateway).UID
 	slices.SortFunc(list.Items, func(a, b eventsv1.Event) int { return a.EventTime.Compare(b.EventTime.Time) })
 	var out []string
 	for _, e := range list.Items {
-		if e.Regarding.Kind == "Gateway" && e.Regarding.UID == uid {
+		if e.Regarding.Kind == kind && e.Regarding.UID == uid {
 			out = append(out, e.Type+" "+e.Reason+" "+e.Note)
 		}
 	}

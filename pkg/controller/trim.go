@@ -67,6 +67,12 @@ func trimEndpoint(object any) (any, error) {
 	out := &v1beta1.TunnelEndpoint{ObjectMeta: trimMeta(te.ObjectMeta)}
 	out.Status.Tunnels, out.Status.ObservedAddresses = te.Status.Tunnels, te.Status.ObservedAddresses
 	out.Status.UnderlayMTU = te.Status.UnderlayMTU
+	out.Status.Datapath, out.Status.DatapathReason = te.Status.Datapath, te.Status.DatapathReason
+	for _, p := range te.Status.Problems {
+		if ofNode(p) {
+			out.Status.Problems = append(out.Status.Problems, p)
+		}
+	}
 	return out, nil
 }
 
