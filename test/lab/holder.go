@@ -24,7 +24,7 @@ func BecomeHolderIfAsked() {
 	var err error
 	switch os.Args[1] {
 	case holdNode:
-		err = furnishNode(os.Args[2], os.Args[3])
+		err = furnishNode(os.Args[2], os.Args[3], os.Args[4] == "true")
 	case holdPause:
 		err = loopbackUp()
 	default:
@@ -71,8 +71,9 @@ func Silence() error {
 }
 
 // furnishNode makes the mounts of a node: its own /proc, /sys and bpffs, empty /run, /tmp and /var/lib, the lab's
-// folder where it is everywhere, and the node's lasting state folder (which survives a reboot) as /var/lib/raven.
-func furnishNode(name, state string) error {
+// folder where it is everywhere, and the node's lasting state folder (which survives a reboot) as /var/lib/raven. With disk
+// all of that lies on a root file system of the node's own.
+func furnishNode(name, state string, disk bool) error {
 	if err := unix.Sethostname([]byte(name)); err != nil {
 		return fmt.Errorf("set the host name %s: %w", name, err)
 	}
@@ -84,11 +85,17 @@ func furnishNode(name, state string) error {
 		return fmt.Errorf("open %s: %w", Folder, err)
 	}
 	defer unix.Close(folder)
+	root := ""
+	if disk {
+		if root, err = makeDisk(); err != nil {
+			return err
+		}
+	}
 	for _, m := range []struct{ kind, at string }{
 		{"proc", "/proc"}, {"sysfs", "/sys"}, {"bpf", "/sys/fs/bpf"},
 		{"tmpfs", "/run"}, {"tmpfs", "/tmp"}, {"tmpfs", "/var/lib"},
 	} {
-		if err := unix.Mount(m.kind, m.at, m.kind, 0, ""); err != nil {
+		if err := unix.Mount(m.kind, root+m.at, m.kind, 0, ""); err != nil {
 			return fmt.Errorf("mount %s at %s: %w", m.kind, m.at, err)
 		}
 	}
@@ -99,11 +106,16 @@ func furnishNode(name, state string) error {
 		if b.from == "" {
 			continue
 		}
-		if err := os.MkdirAll(b.at, 0o700); err != nil {
+		if err := os.MkdirAll(root+b.at, 0o700); err != nil {
 			return fmt.Errorf("make %s: %w", b.at, err)
 		}
-		if err := unix.Mount(b.from, b.at, "", unix.MS_BIND, ""); err != nil {
+		if err := unix.Mount(b.from, root+b.at, "", unix.MS_BIND, ""); err != nil {
 			return fmt.Errorf("bind %s to %s: %w", filepath.Base(b.from), b.at, err)
+		}
+	}
+	if disk {
+		if err := enterDisk(root); err != nil {
+			return err
 		}
 	}
 	return loopbackUp()

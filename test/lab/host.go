@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 
@@ -33,9 +34,10 @@ type Host struct {
 	echoes bool
 }
 
-// newHost starts a node or box. state is the folder that becomes its /var/lib/raven.
-func newHost(l *Lab, name, state string) (*Host, error) {
-	cmd := exec.Command("/proc/self/exe", holdNode, name, state)
+// newHost starts a node or box. state is the folder that becomes its /var/lib/raven; with disk it has a root file system
+// of its own.
+func newHost(l *Lab, name, state string, disk bool) (*Host, error) {
+	cmd := exec.Command("/proc/self/exe", holdNode, name, state, strconv.FormatBool(disk))
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS,
 	}

@@ -100,7 +100,7 @@ func (l *Lab) Close() error {
 }
 
 func (l *Lab) addHost(name, state string) (*Host, error) {
-	h, err := newHost(l, name, state)
+	h, err := newHost(l, name, state, state != "" && l.Spec.Disks)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,8 @@ const (
 	PointToPoint PodNetwork = "ptp"
 	// Bridge puts the pods of a node on a bridge cni0, as the bridge plugin does.
 	Bridge PodNetwork = "bridge"
+	// LeftToOthers makes no bridge: the node's pods come from elsewhere, such as from a kubelet.
+	LeftToOthers PodNetwork = "others"
 )
 
 // Spec describes a lab.
@@ -19,6 +21,9 @@ type Spec struct {
 	// NAT boxes, switches and router: for measurements, where these would cost the same whatever forwards, and dilute
 	// the difference.
 	Straight bool
+	// Disks gives each node a root file system of its own: what the machine has, with every change kept in memory and gone
+	// with the node.
+	Disks bool
 }
 
 // Region is a closed network: a LAN behind a NAT box, which the nodes' default routes lead to.
