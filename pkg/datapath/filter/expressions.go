@@ -78,8 +78,8 @@ func (f family) dstWithin(p netip.Prefix) match {
 		cmpReg(expr.CmpOpEq, p.Masked().Addr().AsSlice())}
 }
 
-// ifname is a device's name as the kernel compares it: 16 bytes (IFNAMSIZ), padded with zeros.
-// ifname is a device's name as the kernel compares it; that of a pattern, which ends in *, is compared as far as it goes.
+// ifname is a device's name as the kernel compares it, 16 bytes (IFNAMSIZ) padded with zeros; a pattern, which ends in *, is compared as
+// far as it goes.
 func ifname(name string) []byte {
 	if begin, pattern := strings.CutSuffix(name, "*"); pattern {
 		return []byte(begin)
