@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -11,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
 
+	"github.com/ravencni/raven/pkg/program"
 	"github.com/ravencni/raven/pkg/tunnel/detached"
 	"github.com/ravencni/raven/pkg/tunnel/ipsec"
 	"github.com/ravencni/raven/pkg/tunnel/wireguard"
@@ -61,7 +61,7 @@ func newCommand(out, err io.Writer) *command {
 	c.root.SetErr(err)
 	c.root.CompletionOptions.DisableDefaultCmd = true
 	c.root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w; see raven-agent --help", err)}
+		return program.Usage("%w; see raven-agent --help", err)
 	})
 	c.options.register(c.root.Flags())
 	c.root.Flags().SortFlags = false
@@ -71,7 +71,7 @@ func newCommand(out, err io.Writer) *command {
 
 func noArguments(cmd *cobra.Command, args []string) error {
 	if err := cobra.NoArgs(cmd, args); err != nil {
-		return usageError{fmt.Errorf("%w; see raven-agent --help", err)}
+		return program.Usage("%w; see raven-agent --help", err)
 	}
 	return nil
 }
@@ -88,7 +88,7 @@ func (c *command) run(ctx context.Context, args []string) error {
 func (c *command) main(cmd *cobra.Command, _ []string) error {
 	s, err := c.options.check(cmd.Flags(), os.Getenv)
 	if err != nil {
-		return usageError{err}
+		return program.Usage("%w", err)
 	}
 	log := slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: s.level}))
 	// The libraries' own words about the API server repeat what the agent says, at every attempt.

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ravencni/raven/pkg/program"
 )
 
 // called is what a command line led to.
@@ -72,7 +74,7 @@ func TestABadFlagValueIsNamedWithItsRemedy(t *testing.T) {
 			if got.settings != nil {
 				t.Fatal("the agent started")
 			}
-			var usage usageError
+			var usage program.UsageError
 			if !errors.As(got.failure, &usage) {
 				t.Fatalf("the failure %v would not end with code 2", got.failure)
 			}

@@ -16,6 +16,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/ravencni/raven/pkg/controller"
+	"github.com/ravencni/raven/pkg/program"
 	"github.com/ravencni/raven/pkg/version"
 )
 
@@ -64,7 +65,7 @@ func newCommand(out, err io.Writer) *command {
 	c.root.SetErr(err)
 	c.root.CompletionOptions.DisableDefaultCmd = true
 	c.root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w; see raven-controller --help", err)}
+		return program.Usage("%w; see raven-controller --help", err)
 	})
 	f := c.root.Flags()
 	f.SortFlags = false
@@ -82,7 +83,7 @@ func newCommand(out, err io.Writer) *command {
 
 func noArguments(cmd *cobra.Command, args []string) error {
 	if err := cobra.NoArgs(cmd, args); err != nil {
-		return usageError{fmt.Errorf("%w; see raven-controller --help", err)}
+		return program.Usage("%w; see raven-controller --help", err)
 	}
 	return nil
 }
@@ -98,17 +99,17 @@ func (c *command) run(ctx context.Context, args []string) error {
 func (c *command) main(cmd *cobra.Command, _ []string) error {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.logLevel)); err != nil {
-		return usageError{fmt.Errorf("--log-level is %q: use debug, info, warn or error", c.logLevel)}
+		return program.Usage("--log-level is %q: use debug, info, warn or error", c.logLevel)
 	}
 	for _, text := range c.serviceCIDRs {
 		p, err := netip.ParsePrefix(text)
 		if err != nil {
-			return usageError{fmt.Errorf("--service-cidrs: %q is no range; write it like 10.96.0.0/12", text)}
+			return program.Usage("--service-cidrs: %q is no range; write it like 10.96.0.0/12", text)
 		}
 		c.options.ServiceCIDRs = append(c.options.ServiceCIDRs, p.Masked())
 	}
 	if d := c.options.LeaseDuration; d < 0 {
-		return usageError{fmt.Errorf("--leader-elect-lease-duration is %s: it must not be negative", d)}
+		return program.Usage("--leader-elect-lease-duration is %s: it must not be negative", d)
 	}
 	log := slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: level}))
 	slog.SetDefault(log)

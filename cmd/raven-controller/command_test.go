@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/ravencni/raven/pkg/controller"
+	"github.com/ravencni/raven/pkg/program"
 )
 
 func TestHelpShowsExamplesAndEveryFlagsMeaning(t *testing.T) {
@@ -43,7 +44,7 @@ func TestWrongFlagsAreRefusedWithTheWayToWriteThem(t *testing.T) {
 	} {
 		var out bytes.Buffer
 		err := newCommand(&out, &out).run(t.Context(), c.args)
-		var usage usageError
+		var usage program.UsageError
 		if !errors.As(err, &usage) || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%v: %v, want %q", c.args, err, c.says)
 		}

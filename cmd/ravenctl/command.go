@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ravencni/raven/pkg/datapath"
+	"github.com/ravencni/raven/pkg/program"
 	"github.com/ravencni/raven/pkg/version"
 )
 
@@ -52,7 +53,7 @@ func newCommand(out, err io.Writer) *command {
 		Version:       version.String(),
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			if c.output != "text" && c.output != "json" {
-				return usageError{fmt.Errorf("-o is %q: use text or json", c.output)}
+				return program.Usage("-o is %q: use text or json", c.output)
 			}
 			return nil
 		},
@@ -62,7 +63,7 @@ func newCommand(out, err io.Writer) *command {
 	c.root.SetErr(err)
 	c.root.CompletionOptions.DisableDefaultCmd = true
 	c.root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+		return program.Usage("%w; see %s --help", err, cmd.CommandPath())
 	})
 	c.root.PersistentFlags().StringVarP(&c.output, "output", "o", "text", "text: for people; json: for programs")
 	c.root.PersistentFlags().StringVar(&c.node, "node", "", "run the command on this node of the cluster, by kubectl exec into the agent's pod")
@@ -73,7 +74,7 @@ func newCommand(out, err io.Writer) *command {
 
 func noArguments(cmd *cobra.Command, args []string) error {
 	if err := cobra.NoArgs(cmd, args); err != nil {
-		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+		return program.Usage("%w; see %s --help", err, cmd.CommandPath())
 	}
 	return nil
 }

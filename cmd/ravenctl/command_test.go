@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/ravencni/raven/pkg/program"
 )
 
 func TestHelpShowsExamplesAndTheVersionIsSaid(t *testing.T) {
@@ -43,7 +45,7 @@ func TestMistakesAreRefusedWithTheWayOut(t *testing.T) {
 	} {
 		var out bytes.Buffer
 		err := newCommand(&out, &out).run(t.Context(), c.args)
-		var usage usageError
+		var usage program.UsageError
 		if !errors.As(err, &usage) || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%v: %v, want %q", c.args, err, c.says)
 		}

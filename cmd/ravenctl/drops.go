@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ravencni/raven/pkg/ctl/drops"
+	"github.com/ravencni/raven/pkg/program"
 )
 
 func (c *command) dropsCommand() *cobra.Command {
@@ -23,7 +24,7 @@ func (c *command) dropsCommand() *cobra.Command {
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if every < 0 {
-				return usageError{fmt.Errorf("--watch is %s: it must be positive, such as 1s", every)}
+				return program.Usage("--watch is %s: it must be positive, such as 1s", every)
 			}
 			counts, err := drops.Read(cmd.Context())
 			if err != nil {

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/ravencni/raven/pkg/ctl/rotatekey"
+	"github.com/ravencni/raven/pkg/program"
 )
 
 func (c *command) rotateKeyCommand() *cobra.Command {
@@ -27,13 +28,13 @@ func (c *command) rotateKeyCommand() *cobra.Command {
 		Example: "  ravenctl rotate-key edge-1\n  ravenctl rotate-key edge-1 --kubeconfig=$HOME/.kube/config --timeout=30s -o json",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if err := cobra.ExactArgs(1)(cmd, args); err != nil {
-				return usageError{fmt.Errorf("name one node: %w; see %s --help", err, cmd.CommandPath())}
+				return program.Usage("name one node: %w; see %s --help", err, cmd.CommandPath())
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if patience <= 0 {
-				return usageError{fmt.Errorf("--timeout is %s: it must be positive, such as 30s", patience)}
+				return program.Usage("--timeout is %s: it must be positive, such as 30s", patience)
 			}
 			log.SetLogger(logr.Discard()) // the library complains where nobody says where its words go
 			rules := clientcmd.NewDefaultClientConfigLoadingRules()

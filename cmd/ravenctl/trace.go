@@ -13,6 +13,7 @@ import (
 
 	"github.com/ravencni/raven/pkg/ctl/doctor"
 	"github.com/ravencni/raven/pkg/ctl/trace"
+	"github.com/ravencni/raven/pkg/program"
 )
 
 // errStuck ends trace where the packet does not get on.
@@ -33,18 +34,18 @@ func (c *command) traceCommand() *cobra.Command {
 		Example: "  ravenctl trace 10.244.19.3 10.244.17.19\n  ravenctl trace 10.244.19.3 10.244.17.19 --node edge-1 --follow",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if err := cobra.ExactArgs(2)(cmd, args); err != nil {
-				return usageError{fmt.Errorf("%w: a source and a destination address; see %s --help", err, cmd.CommandPath())}
+				return program.Usage("%w: a source and a destination address; see %s --help", err, cmd.CommandPath())
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			src, err := netip.ParseAddr(args[0])
 			if err != nil {
-				return usageError{fmt.Errorf("the source %q is no address; write it like 10.244.1.5", args[0])}
+				return program.Usage("the source %q is no address; write it like 10.244.1.5", args[0])
 			}
 			dst, err := netip.ParseAddr(args[1])
 			if err != nil {
-				return usageError{fmt.Errorf("the destination %q is no address; write it like 10.244.1.5", args[1])}
+				return program.Usage("the destination %q is no address; write it like 10.244.1.5", args[1])
 			}
 			o.StateDir = c.stateDir
 			hop, err := trace.Walk(cmd.Context(), doctor.Look(cmd.Context(), o), src.Unmap(), dst.Unmap())
