@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/ravencni/raven/test/lab"
 )
@@ -52,6 +53,9 @@ func startBeds(ctx context.Context, tunnel string, paths []Path) ([]*bed, error)
 		if err := b.findEnds(); err != nil {
 			return beds, err
 		}
+		if err := b.carries(ctx); err != nil {
+			return beds, fmt.Errorf("%s over %s: %w", p.Name, tunnel, err)
+		}
 	}
 	return beds, nil
 }
@@ -81,6 +85,31 @@ func (b *bed) findEnds() error {
 	}
 	// So many short connections need many ports.
 	return b.client.Sysctl("net/ipv4/ip_local_port_range", "10240 65535")
+}
+
+// carries makes sure of the path, so that no figure is another path's: packets arrive, and where it is the original's they
+// do so by its device on both members.
+func (b *bed) carries(ctx context.Context) error {
+	const pings = 3
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	err := lab.Await(ctx, "an answer", func(ctx context.Context) error {
+		_, err := b.client.Run(ctx, "ping", "-c", fmt.Sprint(pings), "-i", "0.01", "-W", "5", b.to.String())
+		return err
+	})
+	if err != nil || !b.path.Original {
+		return err
+	}
+	for _, node := range []string{clientNode, serverNode} {
+		link, err := b.lab.Host(node).Link(originalDev)
+		if err != nil {
+			return err
+		}
+		if n := link.Attrs().Statistics; n == nil || n.RxPackets < pings || n.TxPackets < pings {
+			return fmt.Errorf("%d pings were answered, but did not all pass by %s of %s, which counts %+v", pings, originalDev, node, n)
+		}
+	}
+	return nil
 }
 
 // nodeOf finds a node of the topology, which has it.

@@ -49,9 +49,9 @@ func Paths(rules ...int) []Path {
 		{Name: Direct, Title: "Raven, accelerated, `direct`", Forwarding: "direct", Accelerated: true},
 	}
 	for _, n := range rules {
-		p := Path{Name: fmt.Sprint(originalPrefix, n), Title: "original", Original: true, Rules: n}
+		p := Path{Name: fmt.Sprint(originalPrefix, n), Title: "OpenYurt Raven", Original: true, Rules: n}
 		if n > 0 {
-			p.Title = fmt.Sprintf("original, %s kube-proxy rules", thousands(n))
+			p.Title = fmt.Sprintf("OpenYurt Raven, %s kube-proxy rules", thousands(n))
 		}
 		paths = append(paths, p)
 	}

@@ -34,7 +34,7 @@ func (r Result) Plot(tunnel string) string {
 	t := r.Tunnels[tunnel]
 	paths := PathsOf(t)
 	var body strings.Builder
-	y := 58
+	y := 75
 	for _, m := range Metrics {
 		if !measured(t, m.Key) {
 			continue
@@ -63,7 +63,8 @@ func (r Result) Plot(tunnel string) string {
 <style>.metric{font-weight:bold}.hint{font-weight:normal;fill:#777}</style>
 <rect width="100%%" height="100%%" fill="#fff"/>
 <text x="10" y="22" font-size="16" font-weight="bold">Pod to pod across two regions, tunnel: %s</text>
-<text x="10" y="39" fill="#555">%s Medians of %d rounds; lines from lowest to highest.</text>
+<text x="10" y="39" fill="#555">%s</text>
+<text x="10" y="54" fill="#555">Medians of %d round(s); lines from the lowest to the highest.</text>
 %s</svg>
 `, plotWidth, y-panelGap+10, html.EscapeString(tunnelTitles[tunnel]), html.EscapeString(r.circumstances()), t.Rounds, body.String())
 }

@@ -79,12 +79,12 @@ func added(samples []Sample, tunnel, path, key string) (float64, bool) {
 var proxyMetrics = []Metric{
 	{l7.RTT50, "p50, µs", 1, 0, true}, {l7.RTT99, "p99, µs", 1, 0, true},
 	{l7.Requests1, "requests/s, 1 stream", 1, 0, false}, {l7.Requests2, "100 streams", 1, 0, false}, {l7.Requests3, "1,000 streams", 1, 0, false},
-	{l7.Throughput, "one stream, Gb/s", 1e9, 2, false}, {l7.Memory, "KiB per idle stream", 1024, 1, true},
+	{l7.Throughput, "one stream, Gb/s", 1e9, 2, false}, {l7.Memory, "KiB per idle stream", 1024, 1, true}, {l7.MemoryCloud, "cloud's", 1024, 1, true}, {l7.MemoryEdge, "edge's", 1024, 1, true},
 }
 
 func (p ProxyResult) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n## L7 proxy\n\nHTTP/1.1 requests of a client to a node of another region, medians of %d round(s). Memory is of both proxies together.\n\n| front | path |", p.Rounds)
+	fmt.Fprintf(&b, "\n## L7 proxy\n\nHTTP/1.1 requests of a client to a node of another region, medians of %d round(s). Memory is of both proxies together, and of each.\n\n| front | path |", p.Rounds)
 	for _, m := range proxyMetrics {
 		fmt.Fprintf(&b, " %s |", m.Title)
 	}

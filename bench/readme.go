@@ -14,7 +14,7 @@ const (
 // ReadmeFigures is the part of README.md that says what was measured: a table of the paths that users choose between.
 func (r Result) ReadmeFigures() string {
 	paths := []struct{ name, title string }{
-		{Original, "OpenYurt Raven's path"}, {Baseline, "Raven, kernel only"}, {Overlay, "Raven, accelerated"}, {Direct, "… with `direct`"},
+		{Original, "OpenYurt Raven"}, {Baseline, "Raven, kernel only"}, {Overlay, "Raven, accelerated"}, {Direct, "… with `direct`"},
 	}
 	var b strings.Builder
 	b.WriteString("| pod to pod, two regions |")

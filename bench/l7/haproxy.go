@@ -73,12 +73,12 @@ backend node-tcp
 `, haproxyDefaults, w.public[edge], haproxyInner, w.keys.of(edge), trust, w.ip[nodeName], plainPort,
 		w.public[edge], haproxyInner2, w.keys.of(edge), trust, w.ip[nodeName], tlsPort)
 	var all []*lab.Process
-	for host, text := range map[string]string{cloud: in, edge: out} {
-		file := filepath.Join(w.lab.Dir, "haproxy-"+host+".cfg")
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	for _, of := range []struct{ host, text string }{{cloud, in}, {edge, out}} {
+		file := filepath.Join(w.lab.Dir, "haproxy-"+of.host+".cfg")
+		if err := os.WriteFile(file, []byte(of.text), 0o600); err != nil {
 			return all, fmt.Errorf("write haproxy's configuration: %w", err)
 		}
-		p, err := w.run(ctx, host, "haproxy", "haproxy", "-db", "-f", file)
+		p, err := w.run(ctx, of.host, "haproxy", "haproxy", "-db", "-f", file)
 		if err != nil {
 			return all, err
 		}

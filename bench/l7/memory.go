@@ -9,25 +9,25 @@ import (
 	"github.com/ravencni/raven/test/lab"
 )
 
-// anonymous is the memory of processes that is their own, in bytes: RssAnon of /proc/PID/status. Buffers of sockets are
+// anonymous is the memory of each process that is its own, in bytes: RssAnon of /proc/PID/status. Buffers of sockets are
 // the kernel's and not in it.
-func anonymous(processes []*lab.Process) (int64, error) {
-	var sum int64
+func anonymous(processes []*lab.Process) ([]int64, error) {
+	var all []int64
 	for _, p := range processes {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid))
 		if err != nil {
-			return 0, fmt.Errorf("read a proxy's memory: %w", err)
+			return nil, fmt.Errorf("read a proxy's memory: %w", err)
 		}
 		_, rest, ok := strings.Cut(string(text), "RssAnon:")
 		fields := strings.Fields(rest)
 		if !ok || len(fields) < 2 || fields[1] != "kB" {
-			return 0, fmt.Errorf("/proc/%d/status tells no RssAnon in kB", p.Pid)
+			return nil, fmt.Errorf("/proc/%d/status tells no RssAnon in kB", p.Pid)
 		}
 		n, err := strconv.ParseInt(fields[0], 10, 64)
 		if err != nil {
-			return 0, fmt.Errorf("read a proxy's memory: %w", err)
+			return nil, fmt.Errorf("read a proxy's memory: %w", err)
 		}
-		sum += n << 10
+		all = append(all, n<<10)
 	}
-	return sum, nil
+	return all, nil
 }

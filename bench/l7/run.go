@@ -18,7 +18,10 @@ const (
 	Requests2  = "requests_per_second_100_streams"
 	Requests3  = "requests_per_second_1000_streams"
 	Throughput = "stream_bits_per_second"
-	Memory     = "idle_stream_bytes"
+	// Memory is of both proxies together, MemoryCloud and MemoryEdge of each.
+	Memory      = "idle_stream_bytes"
+	MemoryCloud = "idle_stream_cloud_bytes"
+	MemoryEdge  = "idle_stream_edge_bytes"
 )
 
 // Sample is one measurement of one path by one front.
@@ -37,7 +40,7 @@ type Options struct {
 	Progress io.Writer
 }
 
-// proxies are those of a path while they run.
+// proxies are those of a path while they run: that in the cloud, then the edge's.
 type proxies struct {
 	processes []*lab.Process
 	stop      context.CancelFunc
@@ -86,34 +89,42 @@ func Run(ctx context.Context, o Options) (samples []Sample, err error) {
 func (w *world) idleMemory(ctx context.Context, o Options) (samples []Sample, err error) {
 	for _, front := range []string{HTTP, TLS} {
 		for _, path := range []string{HAProxy, Raven} {
-			bytes, err := w.memoryOf(ctx, path, front, o.Idle)
+			values, err := w.memoryOf(ctx, path, front, o.Idle)
 			if err != nil {
 				return nil, err
 			}
-			samples = append(samples, Sample{Front: front, Path: path, Values: map[string]float64{Memory: bytes}})
-			fmt.Fprintf(o.Progress, "L7, %s by %s: %.1f KiB per idle stream\n", front, path, bytes/1024)
+			samples = append(samples, Sample{Front: front, Path: path, Values: values})
+			fmt.Fprintf(o.Progress, "L7, %s by %s: %.1f KiB per idle stream\n", front, path, values[Memory]/1024)
 		}
 	}
 	return samples, nil
 }
 
-func (w *world) memoryOf(ctx context.Context, path, front string, n int) (float64, error) {
+func (w *world) memoryOf(ctx context.Context, path, front string, n int) (map[string]float64, error) {
 	p, err := w.begin(ctx, path)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer p.end()
 	before, err := anonymous(p.processes)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	streams, err := w.idle(ctx, path, front, n)
 	defer closeAll(streams)
 	if err != nil {
-		return 0, fmt.Errorf("%d idle streams by %s: %w%s", n, path, err, w.logTails(path))
+		return nil, fmt.Errorf("%d idle streams by %s: %w%s", n, path, err, w.logTails(path))
 	}
 	after, err := anonymous(p.processes)
-	return float64(after-before) / float64(n), err
+	if err != nil {
+		return nil, err
+	}
+	values := map[string]float64{}
+	for i, key := range []string{MemoryCloud, MemoryEdge} {
+		values[key] = float64(after[i]-before[i]) / float64(n)
+		values[Memory] += values[key]
+	}
+	return values, nil
 }
 
 // begin starts the proxies of a path and waits until they carry.
