@@ -30,11 +30,11 @@ func TestAccelerationIsWorthItOnAPlainTunnel(t *testing.T) {
 		t.Fatal(err)
 	}
 	var progress bytes.Buffer
-	samples, err := Run(t.Context(), Options{Tunnel: "plain", Paths: paths, Rounds: 5, Each: 2 * time.Second, Progress: &progress,
+	samples, failures, err := Run(t.Context(), Options{Tunnel: "plain", Paths: paths, Rounds: 5, Each: 2 * time.Second, Progress: &progress,
 		Metrics: map[string]bool{RTT50: true, TCP: true, UDP64: true}})
 	t.Log("\n" + progress.String())
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || len(failures) > 0 {
+		t.Fatal(failures, err)
 	}
 	for path, floor := range map[string]map[string]float64{
 		Overlay: {RTT50: 0.75, TCP: 1.15, UDP64: 1.15},

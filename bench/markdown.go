@@ -27,6 +27,13 @@ var aims = map[string]struct {
 func (r Result) Markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Benchmark\n\n%s\n", r.circumstances())
+	if len(r.Failures) > 0 {
+		b.WriteString("\nNot measured:\n\n")
+		for _, f := range r.Failures {
+			first, _, _ := strings.Cut(f, "\n")
+			fmt.Fprintf(&b, "- %s\n", first)
+		}
+	}
 	for _, tunnel := range Tunnels {
 		t, ok := r.Tunnels[tunnel]
 		if !ok {

@@ -45,8 +45,36 @@ func (r Result) ReadmeFigures() string {
 			b.WriteString(" |\n")
 		}
 	}
+	b.WriteString(r.otherFigures())
 	fmt.Fprintf(&b, "\n%s\n", r.circumstances())
 	return b.String()
+}
+
+// otherFigures are single ones, beside the paths: those that were measured.
+func (r Result) otherFigures() string {
+	var b strings.Builder
+	for _, f := range []struct {
+		of    map[string]float64
+		name  string
+		words string
+	}{
+		{r.Ratios, "member_over_gateway_tcp", "TCP from member to member over WireGuard, as a part of gateway to gateway: %.2f"},
+		{r.Ratios, "proxy_over_haproxy_throughput", "L7 proxy, one HTTP stream's throughput over two haproxies': %.2f"},
+		{r.Ratios, "proxy_over_haproxy_throughput_tls", "L7 proxy, the same with TLS passed through: %.2f"},
+		{r.Figures, "proxy_added_p50_us", "L7 proxy, what an HTTP request takes longer than by a direct connection: %.0f µs"},
+		{r.Figures, "haproxy_added_p50_us", "two haproxies, the same: %.0f µs"},
+		{r.Figures, "cni_add_p50_ms", "CNI plugin, what a pod's ADD takes longer: %.1f ms"},
+		{r.Figures, "planner_10k_nodes_ms", "planner, a Plan among 1,000 gateways and 10,000 nodes: %.0f ms"},
+		{r.Figures, "controller_10k_sync_s", "controller, first sync of the same cluster: %.0f s"},
+	} {
+		if v, ok := f.of[f.name]; ok {
+			fmt.Fprintf(&b, "- "+f.words+"\n", v)
+		}
+	}
+	if b.Len() == 0 {
+		return ""
+	}
+	return "\n" + b.String()
 }
 
 // PutFigures replaces what stands between the marks of a README.

@@ -38,7 +38,9 @@ type Result struct {
 	// Ratios and Figures are those that aims are set for.
 	Ratios  map[string]float64 `json:"ratios"`
 	Figures map[string]float64 `json:"figures"`
-	Samples []Sample           `json:"samples"`
+	// Failures name what could not be measured, and why.
+	Failures []string `json:"failures,omitempty"`
+	Samples  []Sample `json:"samples"`
 }
 
 // TunnelResult is what was measured over one kind of tunnel.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"time"
 )
 
@@ -49,15 +50,16 @@ func (p probe) wanted(metrics map[string]bool) bool {
 }
 
 // Run builds the labs of all paths, measures one metric of all of them in turn and then the next, round after round, and
-// takes the labs down. It must be called inside lab.Enclose. Samples that were taken are returned with an error, too.
-func Run(ctx context.Context, o Options) (samples []Sample, err error) {
+// takes the labs down. It must be called inside lab.Enclose. What cannot be measured, nor on a second try, is absent from
+// the samples and named in failures: an hour's figures are not thrown away for one.
+func Run(ctx context.Context, o Options) (samples []Sample, failures []string, err error) {
 	begin := time.Now()
 	beds, err := startBeds(ctx, o.Tunnel, o.Paths)
 	defer func() { err = errors.Join(err, closeBeds(beds)) }()
 	if err != nil {
-		return nil, fmt.Errorf("build the labs: %w", err)
+		return nil, nil, fmt.Errorf("build the labs: %w", err)
 	}
-	fmt.Fprintf(o.Progress, "%s: %d labs are up after %.0f s\n", o.Tunnel, len(beds), time.Since(begin).Seconds())
+	fmt.Fprintf(o.Progress, "%s: %d paths are ready after %.0f s\n", o.Tunnel, len(beds), time.Since(begin).Seconds())
 	for round := range o.Rounds {
 		of := make([]Sample, len(beds))
 		for i, b := range beds {
@@ -70,20 +72,40 @@ func Run(ctx context.Context, o Options) (samples []Sample, err error) {
 			// Another path begins in each round, so that none is always the one after a certain other.
 			for i := range beds {
 				at := (i + round) % len(beds)
-				values, err := p.run(beds[at], ctx, o.Each)
+				where := fmt.Sprintf("%s, round %d of %d, %s:", o.Tunnel, round+1, o.Rounds, beds[at].path.Name)
+				values, err := p.twice(ctx, beds[at], o.Each)
+				if ctx.Err() != nil {
+					return samples, failures, ctx.Err()
+				}
 				if err != nil {
-					return samples, fmt.Errorf("measure %s over %s: %w", beds[at].path.Name, o.Tunnel, err)
+					failures = append(failures, fmt.Sprintf("%s %v", where, err))
+					fmt.Fprintf(o.Progress, "%s NOT MEASURED: %v\n", where, err)
+					continue
 				}
-				fmt.Fprintf(o.Progress, "%s, round %d of %d, %s:%s\n", o.Tunnel, round+1, o.Rounds, beds[at].path.Name, inWords(values))
-				for k, v := range values {
-					of[at].Values[k] = v
-				}
+				fmt.Fprintf(o.Progress, "%s%s\n", where, inWords(values))
+				maps.Copy(of[at].Values, values)
 			}
 		}
 		samples = append(samples, of...)
 	}
 	fmt.Fprintf(o.Progress, "%s: measured in %.0f s\n", o.Tunnel, time.Since(begin).Seconds())
-	return samples, nil
+	return samples, failures, nil
+}
+
+// overtime is how much longer than its measurement a probe may take.
+const overtime = 30 * time.Second
+
+// twice measures, and where that fails once more.
+func (p probe) twice(ctx context.Context, b *bed, each time.Duration) (values map[string]float64, err error) {
+	for range 2 {
+		limited, cancel := context.WithTimeout(ctx, each+overtime)
+		values, err = p.run(b, limited, each)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return values, err
+		}
+	}
+	return nil, err
 }
 
 // inWords lists figures for the progress.

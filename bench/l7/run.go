@@ -53,7 +53,7 @@ func (p proxies) end() {
 	}
 }
 
-// Run measures all paths in turn, round after round. It must be called inside lab.Enclose, by a program that has
+// Run measures all paths in turn, round after round. It returns the samples that were taken with an error, too. It must be called inside lab.Enclose, by a program that has
 // ProxyCommand.
 func Run(ctx context.Context, o Options) (samples []Sample, err error) {
 	w, err := start(ctx)
@@ -63,14 +63,13 @@ func Run(ctx context.Context, o Options) (samples []Sample, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("build the lab of the L7 proxy: %w", err)
 	}
-	idle, err := w.idleMemory(ctx, o)
-	if err != nil {
-		return nil, err
+	if samples, err = w.idleMemory(ctx, o); err != nil {
+		return samples, err
 	}
 	for _, path := range []string{HAProxy, Raven} {
 		p, err := w.begin(ctx, path)
 		if err != nil {
-			return nil, err
+			return samples, err
 		}
 		defer p.end()
 	}
@@ -81,7 +80,7 @@ func Run(ctx context.Context, o Options) (samples []Sample, err error) {
 		}
 		samples = append(samples, of...)
 	}
-	return append(samples, idle...), nil
+	return samples, nil
 }
 
 // idleMemory measures what streams that stand still cost both proxies of a path, fresh ones for each front: what was freed
@@ -91,7 +90,7 @@ func (w *world) idleMemory(ctx context.Context, o Options) (samples []Sample, er
 		for _, path := range []string{HAProxy, Raven} {
 			values, err := w.memoryOf(ctx, path, front, o.Idle)
 			if err != nil {
-				return nil, err
+				return samples, err
 			}
 			samples = append(samples, Sample{Front: front, Path: path, Values: values})
 			fmt.Fprintf(o.Progress, "L7, %s by %s: %.1f KiB per idle stream\n", front, path, values[Memory]/1024)

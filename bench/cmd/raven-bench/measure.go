@@ -65,6 +65,11 @@ func (p plan) check() error {
 			return fmt.Errorf("--metric is %q: see the keys in docs/design/bench.md", m)
 		}
 	}
+	for _, t := range p.tunnels {
+		if _, err := p.options(t); err != nil {
+			return err
+		}
+	}
 	if p.rounds < 1 {
 		return fmt.Errorf("--rounds is %d: take at least one", p.rounds)
 	}
@@ -79,49 +84,80 @@ func (p plan) measure(ctx context.Context) error {
 	r := bench.Result{Schema: bench.Schema, Measured: begin.UTC().Truncate(time.Second), Version: version.String(), Quick: p.quick,
 		Tunnels: map[string]bench.TunnelResult{}}
 	r.Kernel, r.CPUs = bench.Machine()
+	var parts []func(context.Context, *bench.Result) error
 	if p.planner {
-		planner, err := bench.MeasurePlanner(1000, 5)
-		if err != nil {
-			return err
-		}
-		r.Planner = &planner
-		fmt.Fprintf(os.Stderr, "planner: %d nodes in %.0f ms, %d allocations\n", planner.Nodes, planner.Milliseconds, planner.Allocations)
+		parts = append(parts, measurePlanner)
 	}
 	for _, tunnel := range p.tunnels {
-		o, err := p.options(tunnel)
-		if err != nil {
-			return err
-		}
-		samples, err := bench.Run(ctx, o)
-		if err != nil {
-			return err
-		}
-		r.Samples = append(r.Samples, samples...)
-		r.Tunnels[tunnel] = bench.Summarize(samples, o)
+		parts = append(parts, func(ctx context.Context, r *bench.Result) error { return p.measureTunnel(ctx, r, tunnel) })
 	}
 	if p.proxy {
-		o := l7.Options{Rounds: p.rounds, Each: p.each, Idle: 1000, Progress: os.Stderr}
-		samples, err := l7.Run(ctx, o)
-		if err != nil {
+		parts = append(parts, p.measureProxy)
+	}
+	for _, part := range parts {
+		// The other parts' figures are worth having without this one.
+		if err := part(ctx, &r); ctx.Err() != nil {
+			return ctx.Err()
+		} else if err != nil {
+			fmt.Fprintln(os.Stderr, "NOT MEASURED:", err)
+			r.Failures = append(r.Failures, err.Error())
+		}
+		r.Seconds = time.Since(begin).Round(time.Second).Seconds()
+		if err := p.keep(&r); err != nil {
 			return err
 		}
-		r.Samples = append(r.Samples, bench.ProxySamples(samples)...)
-		r.Proxy = bench.SummarizeProxy(r.Samples, o)
 	}
-	r.Seconds = time.Since(begin).Round(time.Second).Seconds()
+	fmt.Println(r.Markdown())
+	if len(r.Failures) > 0 {
+		fmt.Fprintf(os.Stderr, "%d things could not be measured; the result names them\n", len(r.Failures))
+	}
+	return nil
+}
+
+// keep writes what is known so far.
+func (p plan) keep(r *bench.Result) error {
 	if p.out != "" {
 		if err := r.Merge(p.out); err != nil {
 			return err
 		}
 	}
-	if err := r.Conclude(); err != nil {
+	if err := r.Conclude(); err != nil || p.out == "" {
 		return err
 	}
-	fmt.Println(r.Markdown())
-	if p.out == "" {
-		return nil
-	}
 	return r.Write(filepath.Join(p.out, bench.LatestFile))
+}
+
+func measurePlanner(_ context.Context, r *bench.Result) error {
+	planner, err := bench.MeasurePlanner(1000, 5)
+	if err != nil {
+		return err
+	}
+	r.Planner = &planner
+	fmt.Fprintf(os.Stderr, "planner: %d nodes in %.0f ms, %d allocations\n", planner.Nodes, planner.Milliseconds, planner.Allocations)
+	return nil
+}
+
+func (p plan) measureTunnel(ctx context.Context, r *bench.Result, tunnel string) error {
+	o, err := p.options(tunnel)
+	if err != nil {
+		return err
+	}
+	samples, failures, err := bench.Run(ctx, o)
+	r.Samples, r.Failures = append(r.Samples, samples...), append(r.Failures, failures...)
+	if len(samples) > 0 {
+		r.Tunnels[tunnel] = bench.Summarize(samples, o)
+	}
+	return err
+}
+
+func (p plan) measureProxy(ctx context.Context, r *bench.Result) error {
+	o := l7.Options{Rounds: p.rounds, Each: p.each, Idle: 1000, Progress: os.Stderr}
+	samples, err := l7.Run(ctx, o)
+	r.Samples = append(r.Samples, bench.ProxySamples(samples)...)
+	if len(samples) > 0 {
+		r.Proxy = bench.SummarizeProxy(r.Samples, o)
+	}
+	return err
 }
 
 func (p plan) options(tunnel string) (bench.Options, error) {
