@@ -16,7 +16,8 @@ const (
 // onNode runs this very command in the agent's pod on another node, by kubectl exec: under the caller's own rights, and
 // through no port of Raven's. It is how every command reaches a remote node.
 func (c *command) onNode(ctx context.Context, node string, args []string) error {
-	out, err := c.kubectl(ctx, "get", "pods", "-n", namespace, "-o", "name", "--field-selector", "spec.nodeName="+node)
+	// Pods that were evicted stay in the list.
+	out, err := c.kubectl(ctx, "get", "pods", "-n", namespace, "-o", "name", "--field-selector", "spec.nodeName="+node+",status.phase=Running")
 	if err != nil {
 		return fmt.Errorf("find the agent's pod on node %s: %w", node, err)
 	}
@@ -31,8 +32,8 @@ func (c *command) onNode(ctx context.Context, node string, args []string) error 
 		}
 		return nil
 	}
-	return fmt.Errorf("node %s runs no pod of DaemonSet %s/%s: is the name right (kubectl get nodes), and is the pod scheduled?",
-		node, namespace, daemonSet)
+	return fmt.Errorf("no pod of DaemonSet %s/%s runs on node %s: is the name right (kubectl get nodes), and what does kubectl get pods "+
+		"-n %s -o wide say of that node's pod?", namespace, daemonSet, node, namespace)
 }
 
 func (c *command) kubectl(ctx context.Context, args ...string) (string, error) {
