@@ -26,6 +26,10 @@ import (
 // objects it makes.
 var server *cluster.Cluster
 
+func TestMain(m *testing.M) {
+	os.Exit(cluster.Main(m, &server, cluster.Options{}, (*cluster.Cluster).Install))
+}
+
 var (
 	gateways  = v1beta1.GroupVersion.WithResource("gateways")
 	endpoints = v1beta1.GroupVersion.WithResource("tunnelendpoints")
@@ -33,7 +37,7 @@ var (
 )
 
 // patience bounds a wait for something that should take a moment.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 func must(t *testing.T, err error) {
 	t.Helper()

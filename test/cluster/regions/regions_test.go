@@ -26,6 +26,9 @@ func TestRegionsRunByTheAPIServer(t *testing.T) {
 	}{
 		{"every node and pod reaches every other region", everybodyTalks},
 		{"a changed key costs the other peers no packet", keyChanges},
+		{"the role moves away from a silent node, and traffic follows", roleMoves},
+		{"a deleted node's key leaves every peer", nodeIsDeleted},
+		{"a region that is cut off keeps what it has", regionIsCutOff},
 		{"an outage clears nothing", outages},
 	} {
 		passed := t.Run(step.name, func(t *testing.T) {
@@ -92,12 +95,13 @@ func outages(w *world) {
 		Data: map[string]string{"enable-l3-tunnel": "true", "enable-l7-proxy": "true"}}
 	w.must(w.api.Create(w.Context(), cfg))
 	before := w.words()
-	probes := w.probes([2]string{"hangzhou-2/a", "qingdao-2/a"}, [2]string{"qingdao-2/a", "cloud-2/a"})
+	probes := w.probes([2]string{"hangzhou-1/a", "qingdao-2/a"}, [2]string{"qingdao-2/a", "cloud-2/a"})
 
 	w.controller()
 	w.must(w.api.Delete(w.Context(), cfg))
 	w.answered(probes, minute, 2*time.Minute)
 	w.controller = w.startController()
+	w.awaitController()
 
 	w.must(server.StopAPIServer())
 	w.answered(probes, minute, 2*time.Minute)

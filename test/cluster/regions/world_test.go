@@ -14,7 +14,10 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apiruntime "k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -155,6 +158,19 @@ func (w *world) startController() (stop func()) {
 	}
 }
 
+// awaitController waits until the controller works: it deletes the TunnelEndpoint of a Node that does not exist.
+func (w *world) awaitController() {
+	w.Helper()
+	te := &v1beta1.TunnelEndpoint{ObjectMeta: metav1.ObjectMeta{Name: "nobodys"}}
+	w.must(w.api.Create(w.Context(), te))
+	w.await(patience, "the controller to work", func(ctx context.Context) error {
+		if err := w.api.Get(ctx, client.ObjectKeyFromObject(te), te); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("TunnelEndpoint %s is there (%v)", te.Name, err)
+		}
+		return nil
+	})
+}
+
 func (w *world) gateway(name string) *v1beta1.Gateway {
 	w.Helper()
 	gw := &v1beta1.Gateway{}
@@ -181,6 +197,57 @@ func (w *world) awaitReason(gateway, kind, reason string) {
 		}
 		return nil
 	})
+}
+
+// awaitRole waits until a node holds its region's tunnels by the controller's word.
+func (w *world) awaitRole(gateway, node string) {
+	w.Helper()
+	w.await(rolePatience, node+" as the tunnel endpoint of "+gateway, func(ctx context.Context) error {
+		gw := &v1beta1.Gateway{}
+		if err := w.api.Get(ctx, client.ObjectKey{Name: gateway}, gw); err != nil {
+			return err
+		}
+		if e := gw.Status.ActiveEndpoint; e == nil || e.NodeName != node {
+			return fmt.Errorf("the status is %+v", gw.Status)
+		}
+		return nil
+	})
+}
+
+// ready tells whether the Node says that it is.
+func (w *world) ready(ctx context.Context, node string) bool {
+	n := &corev1.Node{}
+	if err := w.api.Get(ctx, client.ObjectKey{Name: node}, n); err != nil {
+		return false
+	}
+	return slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+// startAgent starts the agent of a node that was stopped, and waits until the kernel is as planned.
+func (w *world) startAgent(node string) {
+	w.Helper()
+	a, err := w.lab.StartAgent(w.Context(), w.lab.Options(), node)
+	w.must(err)
+	w.await(patience, "the agent on "+node+" to be ready", func(ctx context.Context) error {
+		_, err := a.Get(ctx, "http://127.0.0.1:10275/readyz")
+		return err
+	})
+}
+
+// holders are the nodes that have a key as a peer's.
+func (w *world) holders(ctx context.Context, key string) (nodes []string, err error) {
+	for _, node := range w.lab.Nodes() {
+		peers, err := w.peers(ctx, node)
+		if err != nil {
+			return nil, err
+		}
+		if slices.Contains(peers, key) {
+			nodes = append(nodes, node)
+		}
+	}
+	return nodes, nil
 }
 
 // probes ping between pods, in both families, ten times a second.
@@ -225,6 +292,19 @@ func (w *world) answered(probes map[string]*lab.Prober, n int, limit time.Durati
 		err = errors.Join(err, <-errs)
 	}
 	w.must(err)
+}
+
+// talk waits until each of the pairs can.
+func (w *world) talk(pairs ...[2]string) {
+	w.Helper()
+	for _, p := range pairs {
+		for _, to := range w.addresses(p[1]) {
+			w.await(patience, p[0]+" to reach "+to.String(), func(ctx context.Context) error {
+				_, err := w.lab.Host(p[0]).Ping(ctx, to, 1)
+				return err
+			})
+		}
+	}
 }
 
 // addresses of a pod.

@@ -1,4 +1,4 @@
-package cluster_test
+package leftovers
 
 import (
 	"bufio"
@@ -15,9 +15,13 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/ravencni/raven/test/cluster"
 )
+
+// server is a control plane that is alive meanwhile.
+var server *cluster.Cluster
 
 // childOf, in the environment, makes this test program start a control plane, say where it is, and wait to be killed.
 const childOf = "RAVEN_TEST_CLUSTER_CHILD"
@@ -26,7 +30,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(childOf) != "" {
 		os.Exit(beKilled())
 	}
-	os.Exit(cluster.Main(m, &server, cluster.Options{}, (*cluster.Cluster).Install))
+	os.Exit(cluster.Main(m, &server, cluster.Options{}))
 }
 
 func beKilled() int {
@@ -66,9 +70,7 @@ func TestAControlPlaneWhoseOwnerIsKilledLeavesNothingBehind(t *testing.T) {
 	must(t, cmd.Process.Signal(syscall.SIGKILL))
 	_ = cmd.Wait() // says only that it was killed
 	for _, pid := range children {
-		awaitTrue(t, fmt.Sprintf("process %d end", pid), func() bool {
-			return syscall.Kill(pid, 0) == syscall.ESRCH || isZombie(pid)
-		})
+		awaitEnd(t, pid)
 	}
 	// The next control plane takes the folder away.
 	c, err := cluster.Start(t.Context(), cluster.Options{})
@@ -83,6 +85,29 @@ func TestAControlPlaneWhoseOwnerIsKilledLeavesNothingBehind(t *testing.T) {
 	}
 	if _, err := os.Stat(server.AdminKubeconfig()); err != nil {
 		t.Errorf("the folder of one that is alive: %v", err)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// awaitEnd waits until a process is no more.
+func awaitEnd(t *testing.T, pid int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for syscall.Kill(pid, 0) != syscall.ESRCH && !isZombie(pid) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("process %d of the control plane lives on", pid)
+		}
 	}
 }
 
