@@ -55,10 +55,10 @@ lint: ## Check format, go.mod, vet, staticcheck and the rules of the house
 	@hack/house-rules.sh
 
 .PHONY: test
-test: test-unit test-proxy test-bpf test-lab ## Run every test, with the race detector (root)
+test: test-unit test-proxy test-apiserver test-bpf test-lab ## Run every test but the long ones of test-controlplane, with the race detector (root)
 
-# The packages whose tests run against a real control plane.
-on_controlplane := ./test/cluster/... ./pkg/controller
+# The packages whose tests run against a real control plane. The regions take five minutes, so they come first.
+on_controlplane := ./test/cluster/regions ./test/cluster/... ./pkg/controller
 
 .PHONY: test-unit
 test-unit: ## Test the packages under pkg/, cmd/, hack/, bench/ and test/kernels/; parts that need the kernel skip without root
@@ -90,11 +90,16 @@ cluster-binaries: ## Build etcd, kube-apiserver, kube-controller-manager and kub
 	@hack/install-deps.sh build
 	@test/cluster/binaries/build.sh
 
+# Each package has a control plane of its own, and waits most of the time.
+.PHONY: test-apiserver
+test-apiserver: cluster-binaries ## Test against a real API server: CRDs, rights, election, the agent's source (the first time 15 minutes more)
+	go test -race -count=1 -p 4 -timeout 10m $(TESTFLAGS) $$(go list $(on_controlplane) | grep -v /regions)
+
 .PHONY: test-controlplane
-test-controlplane: cluster-binaries build ## Test against a real API server: CRDs, rights, election, the lab's regions run by it (root)
+test-controlplane: cluster-binaries build ## The same, and the lab's regions run by it: failover, partition, outage (root, about 5 minutes)
 	$(as_root)
 	@hack/install-deps.sh test
-	go test -race -count=1 -p 1 -timeout 20m $(TESTFLAGS) $(on_controlplane)
+	go test -race -count=1 -p 4 -timeout 20m $(TESTFLAGS) $(on_controlplane)
 
 .PHONY: test-bpf
 test-bpf: ## Run every BPF program over its table of packets (root)
