@@ -169,7 +169,8 @@ bench: build ## Measure all paths, tunnels and the proxy into bench/results/ and
 bench-quick: build ## Measure the paths over plain and WireGuard tunnels, and the proxy, once, into dist/bench (root, 3 minutes)
 	$(as_root)
 	@hack/install-deps.sh test bench
-	bin/raven-bench measure --quick --rounds=1 --each=1s --rules=0 --rules-encrypted=0 --tunnel=plain,wireguard --out=dist/bench $(BENCHFLAGS)
+	bin/raven-bench measure --quick --rounds=1 --each=1s --rules=0 --rules-encrypted=0 --tunnel=plain,wireguard \
+		--metric=rtt_p50_us,tcp_bits_per_second,udp64_packets_per_second,connections_per_second --out=dist/bench $(BENCHFLAGS)
 	bin/raven-bench report --results=dist/bench --readme=
 	@echo "tables and plots are in dist/bench"
 

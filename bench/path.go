@@ -8,7 +8,8 @@ import (
 	"github.com/ravencni/raven/test/lab"
 )
 
-// Names of the paths. Those of the original carry the number of kube-proxy's rules: original-0, original-1000.
+// Names of the paths. Those of the original, and those of Overlay beside Services, carry the number of kube-proxy's rules:
+// original-0, original-1000, overlay-10000.
 const (
 	// Baseline is Raven's path by the kernel's tables alone, VXLAN inside the region.
 	Baseline = "baseline"
@@ -24,7 +25,7 @@ const (
 	Bare = "bare"
 )
 
-const originalPrefix = "original-"
+const originalPrefix, overlayPrefix = "original-", "overlay-"
 
 // Path is one way to forward, in a lab of its own that idles while the others are measured.
 type Path struct {
@@ -34,14 +35,15 @@ type Path struct {
 	// tunnel and nothing else.
 	Forwarding  string
 	Accelerated bool
-	// Original says that OpenYurt Raven's path lies on top of the tunnel, beside Rules rules of kube-proxy.
+	// Original says that OpenYurt Raven's path lies on top of the tunnel.
 	Original bool
-	Rules    int
+	// Rules of kube-proxy for Services, beside its fixed ones.
+	Rules int
 	// Gateways measures from gateway to gateway, not from pod to pod.
 	Gateways bool
 }
 
-// Paths are all that are measured, with the original's for each number of rules.
+// Paths are all that are measured, with the original's for each number of rules, and the accelerated one for the largest.
 func Paths(rules ...int) []Path {
 	paths := []Path{
 		{Name: Baseline, Title: "Raven, kernel only", Forwarding: "overlay"},
@@ -54,6 +56,10 @@ func Paths(rules ...int) []Path {
 			p.Title = fmt.Sprintf("OpenYurt Raven, %s kube-proxy rules", thousands(n))
 		}
 		paths = append(paths, p)
+	}
+	if n := slices.Max(append([]int{0}, rules...)); n > 0 {
+		paths = append(paths, Path{Name: fmt.Sprint(overlayPrefix, n), Title: fmt.Sprintf("Raven, accelerated, %s kube-proxy rules", thousands(n)),
+			Forwarding: "overlay", Accelerated: true, Rules: n})
 	}
 	return append(paths,
 		Path{Name: Gateway, Title: "Raven, gateway to gateway", Forwarding: "overlay", Accelerated: true, Gateways: true},

@@ -16,7 +16,7 @@ const (
 // colours of the paths: Raven's own ones stand out.
 func colour(p Path) string {
 	switch {
-	case p.Name == Overlay:
+	case p.Accelerated && p.Forwarding == "overlay" && !p.Gateways:
 		return "#2563a8"
 	case p.Name == Direct:
 		return "#0f8a6a"
