@@ -172,6 +172,7 @@ func drivers(s *settings, log *slog.Logger) []agent.DriverChoice {
 		{Name: ipsec.Name, Refuse: refuseIPsec(s), New: func() (tunnel.Driver, error) {
 			return ipsec.New(ipsec.Options{
 				StateDir: s.stateDir, Logger: log, External: s.externalDevice, Secret: ipsec.Secret(s.pskFile, s.psk),
+				Certificates: ipsec.CertificateFiles(s.ipsecCA, s.ipsecCert, s.ipsecKey),
 			})
 		}},
 	}

@@ -26,6 +26,8 @@ type options struct {
 	publishDir, stateDir      string
 	vpnDriver, vpnBindPort    string
 	pskFile                   string
+	ipsecCA, ipsecCert        string
+	ipsecKey                  string
 	forwardNodeIP             bool
 	natTraversal              bool
 	routeDriver               string
@@ -58,6 +60,9 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.publishDir, "publish-dir", "", "with --manifests: folder to write this node's TunnelEndpoint to")
 	f.StringVar(&o.stateDir, "state-dir", datapath.StateDir, "folder for keys, the last good input and recorded sysctls")
 	f.StringVar(&o.vpnDriver, "vpn-driver", "", "tunnel driver: ipsec (alias libreswan), wireguard, or plain together with --allow-unencrypted-tunnel (default: vpn-driver of ConfigMap raven-agent-config; ipsec where that is absent too)")
+	f.StringVar(&o.ipsecCA, "vpn-ca-file", "", "file with the authorities (PEM) that sign the gateways' certificates for the ipsec driver; with --vpn-cert-file and --vpn-key-file it takes the pre-shared key's place")
+	f.StringVar(&o.ipsecCert, "vpn-cert-file", "", "file with this node's certificate (PEM, and those between it and an authority); its DNS name is the node's name")
+	f.StringVar(&o.ipsecKey, "vpn-key-file", "", "file with the private key (PEM) of --vpn-cert-file")
 	f.StringVar(&o.pskFile, "vpn-psk-file", "", "file that holds the pre-shared key of the ipsec driver (default: the environment's "+ipsec.SecretVariable+")")
 	f.StringVar(&o.vpnBindPort, "vpn-bind-port", "", "UDP port of the tunnel where the Gateway names none (default 4500)")
 	f.BoolVar(&o.forwardNodeIP, "forward-node-ip", true, "route the nodes' own addresses between regions, as well as pods")
@@ -135,6 +140,9 @@ func (o options) check(f *pflag.FlagSet, env func(string) string) (*settings, er
 		s.address = ip.Unmap()
 	}
 	s.psk = env(ipsec.SecretVariable)
+	if some := o.ipsecCA + o.ipsecCert + o.ipsecKey; some != "" && (o.ipsecCA == "" || o.ipsecCert == "" || o.ipsecKey == "") {
+		bad("vpn-cert-file", "--vpn-ca-file, --vpn-cert-file and --vpn-key-file go together: name all three, or none")
+	}
 	if o.pskFile != "" && !filepath.IsAbs(o.pskFile) {
 		bad("vpn-psk-file", "%q is not an absolute path", o.pskFile)
 	}

@@ -32,11 +32,13 @@ const charonProgram = "charon-systemd"
 // charonConfig needs the names of the kernel plugins, the ports, more settings, the path of the VICI socket, and more
 // plugins' settings. The plugins are named, so that nothing else of what is installed joins
 // in. Its own thread pool stays at 16: the userspace ESP holds several for good, and with 8 nobody is left to answer VICI.
+// Without a cache what it says of a peer's certificate is never said of one that the peer had before.
 // A lost packet is repeated after 1, 1.4, 2, 2.7, 3.8 and 5.4 s, and after 7.5 s more the peer counts as dead.
 const charonConfig = `charon-systemd {
   load = openssl random nonce hmac kdf pem pkcs1 pkcs8 x509 revocation constraints pubkey %s socket-default vici
   install_routes = no
   install_virtual_ip = no
+  cert_cache = no
   port = %d
   port_nat_t = %d
   %s

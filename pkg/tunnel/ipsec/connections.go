@@ -43,6 +43,8 @@ type connections struct {
 	// loaded is what charon was given, by peer; psk is the digest of its secret.
 	loaded map[string]loaded
 	psk    [sha256.Size]byte
+	// certificates is the digest of those that charon was given.
+	certificates [sha256.Size]byte
 	// attempts by peer.
 	attempts map[string]attempt
 	traffic  traffic
@@ -79,7 +81,24 @@ func (c *connections) load(ctx context.Context, want Desired, without map[string
 			changes++
 			return true
 		}
-		if digest := sha256.Sum256([]byte(want.PSK)); digest != c.psk {
+		if digest := want.Certificates.digest(); want.Certificates != nil && digest != c.certificates {
+			given := call("give charon this node's private key", "load-key", new(vici.Message).Set("type", "any").Set("data", keyIn(want.Certificates.Key)))
+			for i, certificate := range certificatesIn(want.Certificates.Chain) {
+				if i > 0 { // the first goes with the connections
+					given = call("give charon a certificate of the chain", "load-cert",
+						new(vici.Message).Set("type", "X509").Set("flag", "NONE").Set("data", certificate)) && given
+				}
+			}
+			for _, authority := range certificatesIn(want.Certificates.Authorities) {
+				given = call("give charon an authority", "load-cert",
+					new(vici.Message).Set("type", "X509").Set("flag", "CA").Set("data", authority)) && given
+			}
+			if given {
+				c.certificates = digest
+				clear(c.attempts)
+			}
+		}
+		if digest := sha256.Sum256([]byte(want.PSK)); want.PSK != "" && digest != c.psk {
 			if call("give charon the pre-shared key", "load-shared", new(vici.Message).Set("id", pskName).Set("type", "IKE").Set("data", want.PSK)) {
 				c.psk = digest
 				clear(c.attempts)
@@ -167,6 +186,14 @@ func connection(t terms, want *Desired, p DesiredPeer) *vici.Message {
 		number := strconv.FormatUint(uint64(t.number(p.Node)), 10)
 		child.Set("if_id_in", number).Set("if_id_out", number).Set("reqid", number).Set("copy_df", "no")
 	}
+	local, far := new(vici.Message).Set("auth", "psk"), new(vici.Message).Set("auth", "psk")
+	if c := want.Certificates; c != nil {
+		local, far = new(vici.Message).Set("auth", "pubkey"), new(vici.Message).Set("auth", "pubkey")
+		if chain := certificatesIn(c.Chain); len(chain) > 0 {
+			local.SetList("certs", chain[0])
+		}
+		far.SetList("cacerts", certificatesIn(c.Authorities)...)
+	}
 	m.SetList("remote_addrs", remote).
 		SetList("proposals", ikeProposals...).
 		Set("encap", "yes").Set("mobike", mobike).Set("fragmentation", "yes").
@@ -175,8 +202,8 @@ func connection(t terms, want *Desired, p DesiredPeer) *vici.Message {
 		Set("rekey_time", seconds(cmp.Or(want.Lifetimes.IKE, defaultIKELifetime))).
 		Set("over_time", seconds(cmp.Or(want.Lifetimes.IKE, defaultIKELifetime)+lifetimeReserve)).
 		Set("rand_time", seconds(cmp.Or(want.Lifetimes.IKE, defaultIKELifetime)/10)).
-		SetSection("local", new(vici.Message).Set("auth", "psk").Set("id", identity(want.Node))).
-		SetSection("remote", new(vici.Message).Set("auth", "psk").Set("id", identity(p.Node))).
+		SetSection("local", local.Set("id", identity(want.Node))).
+		SetSection("remote", far.Set("id", identity(p.Node))).
 		SetSection("children", new(vici.Message).SetSection(t.childName(p), child))
 	return new(vici.Message).SetSection(p.Node, m)
 }

@@ -20,8 +20,10 @@ type Desired struct {
 	Port int `json:"port"`
 	// Addresses stand for this end's prefixes: charon refuses a tunnel for a range in which it has no address.
 	Addresses []netip.Addr `json:"addresses"`
-	// PSK is the secret that all gateways share.
-	PSK string `json:"psk"`
+	// PSK is the secret that all gateways share; not asked for where there are Certificates.
+	PSK string `json:"psk,omitempty"`
+	// Certificates prove this end and the peers; nil: the PSK does.
+	Certificates *Certificates `json:"certificates,omitempty"`
 	// Peers by node, each once.
 	Peers []DesiredPeer `json:"peers"`
 	// Lifetimes where they are not the defaults.
@@ -83,7 +85,7 @@ func (d *Desired) check() error {
 		return errors.New("no node is named")
 	case d.Port < 1 || d.Port > 65535:
 		return fmt.Errorf("%d is no UDP port", d.Port)
-	case d.PSK == "":
+	case d.PSK == "" && d.Certificates == nil:
 		return errors.New("there is no pre-shared key")
 	}
 	seen := map[string]bool{d.Node: true}

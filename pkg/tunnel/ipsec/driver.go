@@ -41,6 +41,8 @@ type Options struct {
 	RunDir string
 	// Secret reads the pre-shared key; it is asked in each Apply.
 	Secret func() (string, error)
+	// Certificates reads what proves the ends by keys of their own; it is asked in each Apply. Nil: the secret proves them.
+	Certificates func() (*Certificates, error)
 	// Logger of events worth a line; nil means slog's default.
 	Logger *slog.Logger
 	// Command starts the daemon, which must call RunDaemon for Device and RunDir; empty means the running executable with
@@ -107,11 +109,13 @@ func (d *Driver) Apply(ctx context.Context, plan *topology.Plan) (tunnel.Result,
 		changes, err := d.remove(ctx)
 		return tunnel.Result{Changes: changes}, err
 	}
-	secret, err := d.opts.Secret()
+	secret, certificates, warning, err := d.proofs(plan.Node)
 	if err != nil {
 		return d.standing(plan), err
 	}
 	want, errs := desired(plan, secret)
+	want.Certificates = certificates
+	errs = append(errs, warning)
 	d.wanted, d.port = want.Peers, want.Port
 
 	var result tunnel.Result
@@ -137,6 +141,22 @@ func (d *Driver) Apply(ctx context.Context, plan *topology.Plan) (tunnel.Result,
 	standing := d.standing(plan)
 	result.Device, result.PerPeer = standing.Device, standing.PerPeer
 	return result, errors.Join(errs...)
+}
+
+// proofs reads what this end proves itself by: a secret or certificates. With a warning they may not do.
+func (d *Driver) proofs(node string) (secret string, certificates *Certificates, warning, err error) {
+	if d.opts.Certificates == nil {
+		secret, err = d.opts.Secret()
+		return secret, nil, nil, err
+	}
+	if certificates, err = d.opts.Certificates(); err != nil {
+		return "", nil, nil, err
+	}
+	valid, warning := certificates.check(node, time.Now())
+	if !valid {
+		return "", nil, nil, warning
+	}
+	return "", certificates, warning, nil
 }
 
 // furnish gives a device what every tunnel device has; one that is not there is no error.
