@@ -35,7 +35,7 @@ func ProxySamples(in []l7.Sample) []Sample {
 
 // SummarizeProxy computes the L7 proxy's result from the samples.
 func SummarizeProxy(samples []Sample, o l7.Options) *ProxyResult {
-	r := &ProxyResult{Rounds: o.Rounds, EachSeconds: o.Each.Seconds(), Fronts: map[string]map[string]map[string]Spread{},
+	r := &ProxyResult{Rounds: Rounds(samples, frontPrefix+l7.HTTP), EachSeconds: o.Each.Seconds(), Fronts: map[string]map[string]map[string]Spread{},
 		AddedP50: map[string]map[string]float64{}, AddedP99: map[string]map[string]float64{}, OverHAProxy: map[string]map[string]float64{}}
 	for _, front := range []string{l7.HTTP, l7.TLS} {
 		r.Fronts[front] = Spreads(samples, frontPrefix+front)

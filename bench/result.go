@@ -56,7 +56,7 @@ type TunnelResult struct {
 
 // Summarize computes a tunnel's result from its samples.
 func Summarize(samples []Sample, o Options) TunnelResult {
-	r := TunnelResult{Rounds: o.Rounds, EachSeconds: max(1, o.Each.Seconds()), Paths: Spreads(samples, o.Tunnel),
+	r := TunnelResult{Rounds: Rounds(samples, o.Tunnel), EachSeconds: max(1, o.Each.Seconds()), Paths: Spreads(samples, o.Tunnel),
 		OverOriginal: map[string]map[string]float64{}, OverBaseline: map[string]map[string]float64{}}
 	for path := range r.Paths {
 		for other, to := range map[string]map[string]map[string]float64{Original: r.OverOriginal, Baseline: r.OverBaseline} {

@@ -19,6 +19,9 @@ type Options struct {
 	// Rounds is how many times the paths take turns; Each is how long every single measurement lasts, at least a second.
 	Rounds int
 	Each   time.Duration
+	// Within is how long the run may take: no round but the first begins that would end later, if it took as long as the one
+	// before. 0: as long as it takes.
+	Within time.Duration
 	// Metrics to measure, by key; nil: all.
 	Metrics map[string]bool
 	// Progress receives a line per measurement.
@@ -60,7 +63,13 @@ func Run(ctx context.Context, o Options) (samples []Sample, failures []string, e
 		return nil, nil, fmt.Errorf("build the labs: %w", err)
 	}
 	fmt.Fprintf(o.Progress, "%s: %d paths are ready after %.0f s\n", o.Tunnel, len(beds), time.Since(begin).Seconds())
+	var took time.Duration
 	for round := range o.Rounds {
+		if round > 0 && o.Within > 0 && time.Since(begin)+took > o.Within {
+			fmt.Fprintf(o.Progress, "%s: no time for more than %d rounds\n", o.Tunnel, round)
+			break
+		}
+		roundBegin := time.Now()
 		of := make([]Sample, len(beds))
 		for i, b := range beds {
 			of[i] = Sample{Tunnel: o.Tunnel, Path: b.path.Name, Round: round, Values: map[string]float64{}}
@@ -87,6 +96,7 @@ func Run(ctx context.Context, o Options) (samples []Sample, failures []string, e
 			}
 		}
 		samples = append(samples, of...)
+		took = time.Since(roundBegin)
 	}
 	fmt.Fprintf(o.Progress, "%s: measured in %.0f s\n", o.Tunnel, time.Since(begin).Seconds())
 	return samples, failures, nil

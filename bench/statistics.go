@@ -83,3 +83,14 @@ func Over(samples []Sample, tunnel, path, other string) map[string]float64 {
 	}
 	return out
 }
+
+// Rounds that were measured over a tunnel.
+func Rounds(samples []Sample, tunnel string) int {
+	n := 0
+	for _, s := range samples {
+		if s.Tunnel == tunnel {
+			n = max(n, s.Round+1)
+		}
+	}
+	return n
+}

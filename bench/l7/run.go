@@ -35,6 +35,8 @@ type Sample struct {
 type Options struct {
 	Rounds int
 	Each   time.Duration
+	// Within is how long the run may take: no round but the first begins that would end later. 0: as long as it takes.
+	Within time.Duration
 	// Idle is how many streams stand still where their memory is measured.
 	Idle     int
 	Progress io.Writer
@@ -56,6 +58,7 @@ func (p proxies) end() {
 // Run measures all paths in turn, round after round. It returns the samples that were taken with an error, too. It must be called inside lab.Enclose, by a program that has
 // ProxyCommand.
 func Run(ctx context.Context, o Options) (samples []Sample, err error) {
+	begin := time.Now()
 	w, err := start(ctx)
 	if w != nil {
 		defer func() { err = errors.Join(err, w.close()) }()
@@ -73,12 +76,19 @@ func Run(ctx context.Context, o Options) (samples []Sample, err error) {
 		}
 		defer p.end()
 	}
+	var took time.Duration
 	for round := range o.Rounds {
+		if round > 0 && o.Within > 0 && time.Since(begin)+took > o.Within {
+			fmt.Fprintf(o.Progress, "L7: no time for more than %d rounds\n", round)
+			break
+		}
+		roundBegin := time.Now()
 		of, err := w.round(ctx, round, o)
 		if err != nil {
 			return samples, err
 		}
 		samples = append(samples, of...)
+		took = time.Since(roundBegin)
 	}
 	return samples, nil
 }

@@ -23,7 +23,7 @@ type plan struct {
 	tunnels, paths, metrics []string
 	rules, rulesEncrypted   []int
 	rounds                  int
-	each                    time.Duration
+	each, within            time.Duration
 	quick, proxy, planner   bool
 	out                     string
 }
@@ -47,6 +47,7 @@ func measureCommand() *cobra.Command {
 	f.IntSliceVar(&p.rulesEncrypted, "rules-encrypted", []int{0}, "the same over tunnels that encrypt")
 	f.IntVar(&p.rounds, "rounds", 3, "how many times the paths take turns")
 	f.DurationVar(&p.each, "each", time.Second, "length of every single measurement, at least a second")
+	f.DurationVar(&p.within, "within", 0, "how long the run may take: fewer rounds where that is short (default: no limit)")
 	f.BoolVar(&p.quick, "quick", false, "say in the result that this was a short run")
 	f.BoolVar(&p.proxy, "proxy", true, "measure the L7 proxy")
 	f.BoolVar(&p.planner, "planner", true, "measure the planner")
@@ -84,19 +85,20 @@ func (p plan) measure(ctx context.Context) error {
 	r := bench.Result{Schema: bench.Schema, Measured: begin.UTC().Truncate(time.Second), Version: version.String(), Quick: p.quick,
 		Tunnels: map[string]bench.TunnelResult{}}
 	r.Kernel, r.CPUs = bench.Machine()
-	var parts []func(context.Context, *bench.Result) error
-	if p.planner {
-		parts = append(parts, measurePlanner)
-	}
-	for _, tunnel := range p.tunnels {
-		parts = append(parts, func(ctx context.Context, r *bench.Result) error { return p.measureTunnel(ctx, r, tunnel) })
-	}
-	if p.proxy {
-		parts = append(parts, p.measureProxy)
+	parts := p.parts()
+	left := 0
+	for _, part := range parts {
+		left += part.weight
 	}
 	for _, part := range parts {
+		var within time.Duration
+		if p.within > 0 {
+			// What others left of their time is the later ones'.
+			within = max(time.Second, (p.within-time.Since(begin))*time.Duration(part.weight)/time.Duration(left))
+		}
+		left -= part.weight
 		// The other parts' figures are worth having without this one.
-		if err := part(ctx, &r); ctx.Err() != nil {
+		if err := part.measure(ctx, &r, within); ctx.Err() != nil {
 			return ctx.Err()
 		} else if err != nil {
 			fmt.Fprintln(os.Stderr, "NOT MEASURED:", err)
@@ -114,6 +116,33 @@ func (p plan) measure(ctx context.Context) error {
 	return nil
 }
 
+// part of a run; weight is its share of the time.
+type part struct {
+	weight  int
+	measure func(ctx context.Context, r *bench.Result, within time.Duration) error
+}
+
+// proxyWeight is that of the L7 proxy; a tunnel has as many as paths.
+const proxyWeight = 4
+
+func (p plan) parts() []part {
+	var parts []part
+	if p.planner {
+		parts = append(parts, part{1, measurePlanner})
+	}
+	for _, tunnel := range p.tunnels {
+		o, _ := p.options(tunnel) // checked before
+		parts = append(parts, part{len(o.Paths), func(ctx context.Context, r *bench.Result, within time.Duration) error {
+			o.Within = within
+			return measureTunnel(ctx, r, o)
+		}})
+	}
+	if p.proxy {
+		parts = append(parts, part{proxyWeight, p.measureProxy})
+	}
+	return parts
+}
+
 // keep writes what is known so far.
 func (p plan) keep(r *bench.Result) error {
 	if p.out != "" {
@@ -127,7 +156,7 @@ func (p plan) keep(r *bench.Result) error {
 	return r.Write(filepath.Join(p.out, bench.LatestFile))
 }
 
-func measurePlanner(_ context.Context, r *bench.Result) error {
+func measurePlanner(_ context.Context, r *bench.Result, _ time.Duration) error {
 	planner, err := bench.MeasurePlanner(1000, 5)
 	if err != nil {
 		return err
@@ -137,21 +166,17 @@ func measurePlanner(_ context.Context, r *bench.Result) error {
 	return nil
 }
 
-func (p plan) measureTunnel(ctx context.Context, r *bench.Result, tunnel string) error {
-	o, err := p.options(tunnel)
-	if err != nil {
-		return err
-	}
+func measureTunnel(ctx context.Context, r *bench.Result, o bench.Options) error {
 	samples, failures, err := bench.Run(ctx, o)
 	r.Samples, r.Failures = append(r.Samples, samples...), append(r.Failures, failures...)
 	if len(samples) > 0 {
-		r.Tunnels[tunnel] = bench.Summarize(samples, o)
+		r.Tunnels[o.Tunnel] = bench.Summarize(samples, o)
 	}
 	return err
 }
 
-func (p plan) measureProxy(ctx context.Context, r *bench.Result) error {
-	o := l7.Options{Rounds: p.rounds, Each: p.each, Idle: 1000, Progress: os.Stderr}
+func (p plan) measureProxy(ctx context.Context, r *bench.Result, within time.Duration) error {
+	o := l7.Options{Rounds: p.rounds, Each: p.each, Within: within, Idle: 1000, Progress: os.Stderr}
 	samples, err := l7.Run(ctx, o)
 	r.Samples = append(r.Samples, bench.ProxySamples(samples)...)
 	if len(samples) > 0 {
