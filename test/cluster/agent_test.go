@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -111,6 +112,29 @@ func TestAnAgentFollowsTheClusterWithTheRightsThatTheManifestsGive(t *testing.T)
 	deleteNow(t, "gw-a")
 	if in := await(t, k, "the deletion of the last gateway", settled()); !in.Emptied {
 		t.Error("a user deleted the last gateway, and the input does not say so")
+	}
+}
+
+func TestAnAgentNamesEachSettingThatItDoesNotFollowAndTheRemedy(t *testing.T) {
+	createNode(t, "gw-a-1")
+	k, _ := follow(t, "gw-a-1")
+	await(t, k, "nothing wrong", settled())
+	config := client(t, server.Admin()).Resource(configMaps).Namespace(metav1.NamespaceSystem)
+	_, err := config.Create(t.Context(), object(t, `{apiVersion: v1, kind: ConfigMap, metadata: {name: raven-agent-config},
+		data: {nat-traversal: "true", vpn-driver: openvpn, tunnel-bind-addr: "4500"}}`), metav1.CreateOptions{})
+	must(t, err)
+	t.Cleanup(func() { must(t, config.Delete(context.Background(), "raven-agent-config", metav1.DeleteOptions{})) })
+	in := await(t, k, "three settings that are wrong", func(in source.Input) bool { return len(in.Problems) == 3 })
+	for _, part := range []string{`nat-traversal is not built; gateways behind NAT reach one another through an exposed gateway; set it to "false"`,
+		"vpn-driver", "tunnel-bind-addr"} {
+		if !slices.ContainsFunc(in.Problems, func(p topology.Problem) bool {
+			return p.Object == "ConfigMap/raven-agent-config" && strings.Contains(p.Message, part)
+		}) {
+			t.Errorf("nothing says %q: %+v", part, in.Problems)
+		}
+	}
+	if in.State.Config.Driver != "ipsec" || in.State.Config.TunnelPort != 4500 {
+		t.Errorf("what cannot be followed changed the configuration: %+v", in.State.Config)
 	}
 }
 
