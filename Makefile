@@ -28,6 +28,7 @@ build: ## Build all binaries into bin/
 	@hack/install-deps.sh build
 	@echo "building $(VERSION) into bin/ (the first time some minutes: it fetches and compiles the Go modules)"
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/... ./test/lab/cmd/... ./test/kernels/cmd/... ./bench/cmd/...
+	ln -sf ravenctl bin/kubectl-raven
 
 .PHONY: generate generate-api generate-bpf generate-chart
 generate: generate-api generate-chart generate-bpf ## Make deepcopy, CRDs, the chart's templates and BPF objects anew
@@ -100,6 +101,12 @@ test-controlplane: cluster-binaries build ## The same, and the lab's regions run
 	$(as_root)
 	@hack/install-deps.sh test
 	go test -race -count=1 -p 4 -timeout 20m $(TESTFLAGS) $(on_controlplane)
+
+.PHONY: test-byname
+test-byname: cluster-binaries build ## Have a real API server reach nodes by name where three regions have the same addresses (root, minutes)
+	$(as_root)
+	@hack/install-deps.sh test
+	go test -race -count=1 -v -timeout 20m $(TESTFLAGS) -run '^TestNodesAreReachedByName' ./test/cluster/regions
 
 .PHONY: test-bpf
 test-bpf: ## Run every BPF program over its table of packets (root)

@@ -138,6 +138,9 @@ func (c *Cluster) StartAPIServer(ctx context.Context) (err error) {
 	})
 }
 
+// SetAPIServer gives the API server other flags than Options has, from its next start on.
+func (c *Cluster) SetAPIServer(flags ...string) { c.options.APIServer = flags }
+
 // StopAPIServer ends the API server as a crash does. What it stored stays.
 func (c *Cluster) StopAPIServer() error {
 	err := c.api.kill()

@@ -10,10 +10,11 @@ import (
 	"github.com/ravencni/raven/test/lab"
 )
 
-// door is a port of the router between the regions that leads to the API server, which lives outside all of them.
+// door is a port that leads from one network namespace to another: regions reach the API server by one, which lives outside
+// all of them, and it reaches into a region by another.
 type door struct {
 	listener net.Listener
-	to       string
+	dial     func() (net.Conn, error)
 	serving  sync.WaitGroup
 
 	mu    sync.Mutex
@@ -23,13 +24,30 @@ type door struct {
 
 // openDoor listens on a host of the lab and passes connections on to an address of this process's own network.
 func openDoor(h *lab.Host, at, to string) (*door, error) {
-	d := &door{to: to, open: map[net.Conn]bool{}}
+	d := &door{dial: func() (net.Conn, error) { return net.Dial("tcp4", to) }, open: map[net.Conn]bool{}}
 	err := h.Do(func() (err error) {
 		d.listener, err = net.Listen("tcp4", at)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s of %s: %w", at, h.Name, err)
+	}
+	d.serving.Go(d.accept)
+	return d, nil
+}
+
+// openInward listens in this process's own network and passes connections on to an address as a host of the lab sees it.
+func openInward(h *lab.Host, at, to string) (*door, error) {
+	d := &door{open: map[net.Conn]bool{}, dial: func() (c net.Conn, err error) {
+		err = h.Do(func() error {
+			c, err = net.Dial("tcp4", to)
+			return err
+		})
+		return c, err
+	}}
+	var err error
+	if d.listener, err = net.Listen("tcp4", at); err != nil {
+		return nil, fmt.Errorf("listen on %s for %s: %w", at, h.Name, err)
 	}
 	d.serving.Go(d.accept)
 	return d, nil
@@ -48,7 +66,7 @@ func (d *door) accept() {
 // pass copies both ways until either side has ended. An API server that is away is a connection that ends at once.
 func (d *door) pass(from net.Conn) {
 	defer d.drop(from)
-	to, err := net.Dial("tcp4", d.to)
+	to, err := d.dial()
 	if err != nil {
 		return
 	}

@@ -13,13 +13,14 @@ import (
 	"github.com/ravencni/raven/pkg/controller"
 	"github.com/ravencni/raven/pkg/ctl/rotatekey"
 	"github.com/ravencni/raven/pkg/election"
+	"github.com/ravencni/raven/test/lab"
 	"github.com/ravencni/raven/test/lab/checks"
 )
 
 // TestRegionsRunByTheAPIServer goes through one life of a cluster, since it takes minutes to build one: each step leaves
 // what the next one finds.
 func TestRegionsRunByTheAPIServer(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, lab.Tutorial())
 	for _, step := range []struct {
 		name string
 		run  func(*world)

@@ -46,9 +46,9 @@ const (
 	patience, rolePatience = time.Minute, 3 * time.Minute
 )
 
-// newWorld builds the regions, applies their manifests, and starts hearts, controller and agents. In hangzhou both nodes
-// may be elected.
-func newWorld(t *testing.T) *world {
+// newWorld builds the regions of a spec, applies their manifests, and starts hearts, controller and agents. In hangzhou
+// both nodes may be elected.
+func newWorld(t *testing.T, spec lab.Spec) *world {
 	t.Helper()
 	if !lab.Enclosed() {
 		t.Skip("needs root to make namespaces")
@@ -61,7 +61,7 @@ func newWorld(t *testing.T) *world {
 	w.api, err = client.NewWithWatch(server.Admin(), client.Options{Scheme: scheme})
 	w.must(err)
 
-	w.lab, err = lab.Start(t.Context(), "regions", lab.Tutorial())
+	w.lab, err = lab.Start(t.Context(), "regions", spec)
 	w.must(err)
 	t.Cleanup(func() { w.check(w.lab.Close()) })
 	t.Cleanup(w.showLogs)
@@ -71,6 +71,7 @@ func newWorld(t *testing.T) *world {
 	w.must(err)
 	t.Cleanup(func() { w.check(d.close()) })
 
+	t.Cleanup(w.forget)
 	w.kubectl("create", "-f", w.lab.Manifests())
 	w.kubectl("patch", "gateway", "gw-hangzhou", "--type=json", "-p",
 		`[{"op": "add", "path": "/spec/endpoints/-", "value": {"nodeName": "hangzhou-2", "type": "tunnel", "port": 4500, "underNAT": true}}]`)
@@ -82,6 +83,18 @@ func newWorld(t *testing.T) *world {
 	w.must(w.lab.StartAgents(w.within(2*patience), lab.AgentOptions{Kubeconfig: w.kubeconfig}))
 	w.must(w.lab.ServeEcho(t.Context()))
 	return w
+}
+
+// forget removes what the API server knows of the regions, so that another test may begin anew.
+func (w *world) forget() {
+	for _, kind := range []string{"gateways", "nodes", "tunnelendpoints", "csr", "pods"} {
+		args := []string{"delete", kind, "--all", "--wait=false"}
+		if kind == "pods" {
+			args = append(args, "--all-namespaces", "--force", "--grace-period=0")
+		}
+		_, err := server.Kubectl(context.Background(), "", args...)
+		w.check(err)
+	}
 }
 
 func (w *world) must(err error) {
