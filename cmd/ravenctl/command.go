@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -68,7 +69,17 @@ func newCommand(out, err io.Writer) *command {
 	c.root.PersistentFlags().StringVarP(&c.output, "output", "o", "text", "text: for people; json: for programs")
 	c.root.PersistentFlags().StringVar(&c.node, "node", "", "run the command on this node of the cluster, by kubectl exec into the agent's pod")
 	c.root.PersistentFlags().StringVar(&c.stateDir, "state-dir", datapath.StateDir, "the agent's state folder, where its socket is")
-	c.root.AddCommand(c.statusCommand(), c.doctorCommand(), c.traceCommand(), c.dropsCommand(), c.graphCommand(), c.gatherCommand(), c.rotateKeyCommand())
+	c.root.AddCommand(c.statusCommand(), c.doctorCommand(), c.traceCommand(), c.dropsCommand(), c.flowsCommand(), c.graphCommand(), c.gatherCommand(), c.rotateKeyCommand())
+	return c
+}
+
+// as has help and mistakes speak of the program by the name that it was called by.
+func (c *command) as(name string) *command {
+	c.root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: name}
+	c.root.Example = strings.ReplaceAll(c.root.Example, "ravenctl", name)
+	for _, sub := range c.root.Commands() {
+		sub.Example = strings.ReplaceAll(sub.Example, "ravenctl", name)
+	}
 	return c
 }
 

@@ -28,6 +28,27 @@ func TestHelpShowsExamplesAndTheVersionIsSaid(t *testing.T) {
 	}
 }
 
+func TestAsAPluginOfKubectlItIsCalledKubectlRaven(t *testing.T) {
+	for path, want := range map[string]string{"/usr/local/bin/kubectl-raven": "kubectl raven", "bin/ravenctl": "ravenctl", "/x/kubectl_raven": "ravenctl"} {
+		if got := nameOf(path); got != want {
+			t.Errorf("%s is called %q, want %q", path, got, want)
+		}
+	}
+	var out bytes.Buffer
+	if err := newCommand(&out, &out).as("kubectl raven").run(t.Context(), []string{"flows", "--help"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"  kubectl raven flows [ADDRESS...]", "  kubectl raven flows 10.244.19.3 --watch=1s"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("help lacks %q:\n%s", want, out.String())
+		}
+	}
+	err := newCommand(&out, &out).as("kubectl raven").run(t.Context(), []string{"drops", "extra"})
+	if err == nil || !strings.Contains(err.Error(), "see kubectl raven drops --help") {
+		t.Errorf("a mistake leads to %v", err)
+	}
+}
+
 func TestMistakesAreRefusedWithTheWayOut(t *testing.T) {
 	for _, c := range []struct {
 		args []string
@@ -37,6 +58,8 @@ func TestMistakesAreRefusedWithTheWayOut(t *testing.T) {
 		{[]string{"drops", "--watch=-1s"}, "must be positive"},
 		{[]string{"drops", "--no-such-flag"}, "see ravenctl drops --help"},
 		{[]string{"drops", "extra"}, "see ravenctl drops --help"},
+		{[]string{"flows", "pod"}, "write it like 10.244.1.5"},
+		{[]string{"flows", "--limit=-1"}, "must not be negative"},
 		{[]string{"trace", "10.0.0.1"}, "a source and a destination address"},
 		{[]string{"trace", "pod", "10.0.0.1"}, "write it like 10.244.1.5"},
 		{[]string{"rotate-key"}, "name one node"},

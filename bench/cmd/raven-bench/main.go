@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ravencni/raven/bench/l7"
+	"github.com/ravencni/raven/pkg/version"
 	"github.com/ravencni/raven/test/lab"
 )
 
@@ -20,7 +21,7 @@ func run() int {
 	lab.BecomeHolderIfAsked()
 	cmd := &cobra.Command{
 		Use: "raven-bench", Short: "Measure Raven in labs of network namespaces, all paths alternating in one run",
-		SilenceUsage: true, SilenceErrors: true,
+		SilenceUsage: true, SilenceErrors: true, Version: version.String(),
 	}
 	cmd.AddCommand(measureCommand(), reportCommand(), &cobra.Command{
 		Use: l7.ProxyCommand, Short: "Run the L7 proxy of a node, for the measurement", Hidden: true, Args: cobra.MinimumNArgs(3),

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ravencni/raven/pkg/version"
 	"github.com/ravencni/raven/test/lab"
 )
 
@@ -26,6 +27,7 @@ func run() int {
 		Short:         "Regions of nodes and pods in network namespaces, with the real agents",
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Version:       version.String(),
 	}
 	root.AddCommand(demoCommand(), checkCommand(), upCommand(), holdCommand(), downCommand(), enterCommand(), execCommand())
 	err := root.Execute()
