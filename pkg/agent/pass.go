@@ -27,7 +27,10 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 		Held: heldBack(in, a.Node), Passed: a.View().Passed,
 	}
 	a.problemsNow["source"] = in.Problems
-	if v.Held != "" || (!in.Synced && a.Seed == nil) {
+	if v.NoneYet = a.noneYet(in); v.NoneYet {
+		v.Held = ""
+	}
+	if v.NoneYet || v.Held != "" || (!in.Synced && a.Seed == nil) {
 		// Nothing to go by: whatever is in the kernel stays.
 		old := a.View()
 		v.Plan, v.Host, v.Driver, v.Peers = old.Plan, old.Host, old.Driver, old.Peers
@@ -106,6 +109,14 @@ func heldBack(in source.Input, node string) string {
 	return ""
 }
 
+// noneYet says that the cluster has no Gateway, and that this agent has never known it to have one: a fresh installation,
+// not an answer that lost them. As with an input that is held back nothing is touched, but nothing is wrong either, and a
+// rollout of the agents may go on.
+func (a *Agent) noneYet(in source.Input) bool {
+	return in.Synced && !in.Emptied && len(in.State.Gateways) == 0 && in.State.Config.EnableTunnel && a.View().Plan == nil &&
+		(a.Seed == nil || len(a.Seed.State.Gateways) == 0)
+}
+
 // apply runs steps, and returns what failed by part. It reports whether it came to the end, rather than being cancelled.
 func (a *Agent) apply(
 	ctx context.Context, steps []step, plan *topology.Plan, host *datapath.Host, why string,
@@ -181,7 +192,7 @@ func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", ";
 
 // finish ends a pass: snapshot and what show does.
 func (a *Agent) finish(in source.Input, v *view.View) {
-	if in.Synced && v.Held == "" && a.snapshots != nil {
+	if in.Synced && v.Held == "" && !v.NoneYet && a.snapshots != nil {
 		a.snapshots.offer(in)
 	}
 	a.listed = slices.ContainsFunc(in.State.Endpoints, func(e *v1beta1.TunnelEndpoint) bool { return e.Name == a.Node })

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/ravencni/raven/pkg/agent/health"
 	"github.com/ravencni/raven/pkg/agent/snapshot"
 	"github.com/ravencni/raven/pkg/agent/source"
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
@@ -160,6 +161,36 @@ func TestAnInputThatLooksLikeAnEmptyAnswerIsNotApplied(t *testing.T) {
 				t.Error("the next whole input was not applied")
 			}
 		})
+	}
+}
+
+func TestAnAgentThatNeverKnewAGatewayIsReadyAndTouchesNothing(t *testing.T) {
+	none := cluster()
+	none.State.Gateways = nil
+	for name, seed := range map[string]*source.Input{"fresh": nil, "started before": {}} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, "b1", func(p *Parts) { p.Seed = seed })
+			if calls := b.pass(none); calls != "" {
+				t.Errorf("the parts were called: %q", calls)
+			}
+			if wrong := health.Unready(b.view()); len(wrong) > 0 {
+				t.Errorf("it is not ready: %q", wrong)
+			}
+			if v := b.view(); v.Held != "" || len(v.Problems) != 0 {
+				t.Errorf("it complains: %+v", v)
+			}
+			if b.pass(cluster()) == "" || b.view().NoneYet {
+				t.Error("the first Gateways were not applied")
+			}
+			if b.pass(none); b.view().Held == "" {
+				t.Error("an answer without the Gateways that it knows is not held back")
+			}
+		})
+	}
+	lost := cluster()
+	b := newBench(t, "b1", func(p *Parts) { p.Seed = &lost })
+	if b.pass(none); b.view().Held == "" {
+		t.Error("an answer without the Gateways of its snapshot is not held back")
 	}
 }
 

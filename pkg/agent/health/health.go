@@ -61,7 +61,7 @@ func Unready(v *view.View) []string {
 	if v.Held != "" {
 		wrong = append(wrong, "the input is not applied: "+v.Held)
 	}
-	if v.Passed.IsZero() && v.Held == "" {
+	if v.Passed.IsZero() && v.Held == "" && !v.NoneYet {
 		wrong = append(wrong, "no pass has been applied yet")
 	}
 	for _, part := range slices.Sorted(maps.Keys(v.Failed)) {

@@ -64,6 +64,7 @@ func TestReadinessNamesEverythingThatIsWrong(t *testing.T) {
 		{"just started", view.View{Waiting: "the folder"}, []string{"not delivered yet: the folder", "no pass"}},
 		{"on a snapshot", view.View{Waiting: "the API server", FromSnapshot: true, Passed: now}, []string{"snapshot"}},
 		{"held back", view.View{Synced: true, Held: "it has no Gateway"}, []string{"not applied: it has no Gateway"}},
+		{"a cluster without any Gateway yet", view.View{Synced: true, NoneYet: true}, nil},
 		{"two parts failed", view.View{Synced: true, Passed: now, Failed: map[string]string{"route": "no device", "filter": "no nft"}},
 			[]string{"filter: no nft\nroute: no device"}},
 	} {

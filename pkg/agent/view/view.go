@@ -21,6 +21,8 @@ type View struct {
 	FromSnapshot bool
 	// Held says why the input is not applied, such as an answer without any Gateway; empty: it is applied.
 	Held string
+	// NoneYet is true where the cluster has no Gateway and this agent has never known one: there is nothing to do.
+	NoneYet bool
 	// Objects are the sizes of the input.
 	Gateways, Nodes, Endpoints int
 

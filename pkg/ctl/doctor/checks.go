@@ -72,6 +72,9 @@ func agentRuns(_ context.Context, s *Subject) (out []Finding) {
 }
 
 func inputApplied(_ context.Context, s *Subject) (out []Finding) {
+	if r := s.Report; s.Plan == nil && r != nil && r.Synced && r.Held == "" && r.Gateways == 0 {
+		return []Finding{warn("the cluster has no Gateway yet", "apply a Gateway for each region")}
+	}
 	if s.Plan == nil {
 		return []Finding{fail("no plan is known: neither an agent tells one, nor is there a usable snapshot in "+s.StateDir,
 			"start the agent, and see that it reaches the API server")}
