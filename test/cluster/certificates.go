@@ -102,7 +102,15 @@ func (c *Cluster) makeCredentials() (err error) {
 	if c.ca, err = newAuthority(); err != nil {
 		return err
 	}
-	server, err := c.ca.issue("kube-apiserver", nil, loopback.String(), serviceIP, "localhost", "kubernetes.default.svc")
+	names := []string{loopback.String(), serviceIP, "localhost", "kubernetes.default.svc"}
+	if c.options.Place != nil {
+		names = append(names, c.options.Place.Address.String())
+	}
+	server, err := c.ca.issue("kube-apiserver", nil, names...)
+	if err != nil {
+		return err
+	}
+	caller, err := c.ca.issue("kube-apiserver-kubelet-client", []string{"system:masters"})
 	if err != nil {
 		return err
 	}
@@ -129,6 +137,7 @@ func (c *Cluster) makeCredentials() (err error) {
 	}
 	for name, content := range map[string][]byte{
 		"ca.crt": c.ca.pem, "server.crt": server.certificate, "server.key": server.key,
+		"kubelet-client.crt": caller.certificate, "kubelet-client.key": caller.key,
 		"sa.key": private, "sa.pub": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}),
 		"admin.kubeconfig": kubeconfig,
 	} {

@@ -20,6 +20,8 @@ import (
 type Options struct {
 	// APIServer and ControllerManager hold more flags; a flag given here wins over the one that Start gives.
 	APIServer, ControllerManager []string
+	// Place is where a cluster with kubelets has its control plane; nil: beside this process, with Nodes that tests write.
+	Place *Place
 }
 
 // Cluster is a running control plane.
@@ -32,8 +34,8 @@ type Cluster struct {
 	ports    *ports
 	admin    *rest.Config
 
-	etcd, api, manager *process
-	unlock             func() error
+	etcd, api, manager, scheduler *process
+	unlock                        func() error
 }
 
 const (
@@ -68,7 +70,10 @@ func Start(ctx context.Context, o Options) (c *Cluster, err error) {
 			err = errors.Join(err, c.Stop())
 		}
 	}()
-	if c.ports, err = reservePorts(3); err != nil {
+	if err := c.inside(func() (err error) {
+		c.ports, err = reservePorts(3)
+		return err
+	}); err != nil {
 		return c, err
 	}
 	if err := c.makeCredentials(); err != nil {
@@ -83,13 +88,18 @@ func Start(ctx context.Context, o Options) (c *Cluster, err error) {
 	if err := c.startManager(); err != nil {
 		return c, err
 	}
+	if o.Place != nil {
+		if err := c.startScheduler(); err != nil {
+			return c, err
+		}
+	}
 	return c, c.awaitControllers(ctx)
 }
 
 // Stop ends every process and removes every file. It returns an error where a process had ended by itself before.
 func (c *Cluster) Stop() error {
 	var errs []error
-	for _, p := range []*process{c.manager, c.api, c.etcd} {
+	for _, p := range []*process{c.scheduler, c.manager, c.api, c.etcd} {
 		if p != nil {
 			errs = append(errs, p.kill())
 		}
@@ -116,9 +126,7 @@ func (c *Cluster) startEtcd() (err error) {
 func (c *Cluster) StartAPIServer(ctx context.Context) (err error) {
 	args := []string{
 		"--etcd-servers=" + c.url("http", portEtcd),
-		"--bind-address=" + loopback.String(), "--secure-port=" + c.ports.text(portAPI), "--permit-port-sharing",
-		// Nothing is reachable from outside, so no Endpoints of the Service kubernetes are kept.
-		"--advertise-address=" + loopback.String(), "--endpoint-reconciler-type=none",
+		"--secure-port=" + c.ports.text(portAPI), "--permit-port-sharing",
 		"--tls-cert-file=" + c.file("server.crt"), "--tls-private-key-file=" + c.file("server.key"),
 		"--client-ca-file=" + c.file("ca.crt"),
 		"--service-account-issuer=" + issuer, "--service-account-key-file=" + c.file("sa.pub"),
@@ -126,6 +134,7 @@ func (c *Cluster) StartAPIServer(ctx context.Context) (err error) {
 		"--service-cluster-ip-range=" + serviceCIDR,
 		"--authorization-mode=Node,RBAC", "--allow-privileged",
 	}
+	args = append(args, c.addressFlags()...)
 	if c.api, err = c.run("kube-apiserver", override(args, c.options.APIServer)...); err != nil {
 		return err
 	}
@@ -152,8 +161,10 @@ func (c *Cluster) startManager() (err error) {
 	args := []string{
 		"--kubeconfig=" + c.file("admin.kubeconfig"), "--leader-elect=false", "--secure-port=0",
 		"--service-account-private-key-file=" + c.file("sa.key"), "--root-ca-file=" + c.file("ca.crt"),
+	}
+	if c.options.Place == nil {
 		// Nodes have no kubelet that renews a lease: their readiness is what a test writes.
-		"--controllers=*,-node-lifecycle-controller,-taint-eviction-controller",
+		args = append(args, "--controllers=*,-node-lifecycle-controller,-taint-eviction-controller")
 	}
 	c.manager, err = c.run("kube-controller-manager", override(args, c.options.ControllerManager)...)
 	return err

@@ -32,12 +32,15 @@ func (c *Cluster) run(name string, args ...string) (*process, error) {
 	cmd.Dir, cmd.Stdout, cmd.Stderr = c.dir, output, output
 	// A group of its own: an interrupt from the keyboard is for the test, which then ends its children in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if c.options.Place != nil {
+		cmd.SysProcAttr.Pdeathsig = 0 // the thread that starts it inside ends at once; see Place
+	}
 	started := make(chan error, 1)
 	go func() {
 		// Pdeathsig goes by the thread that started the child, so this one stays until the child has ended.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		err := cmd.Start()
+		err := c.inside(cmd.Start)
 		p.child = cmd.Process
 		started <- errors.Join(err, output.Close())
 		if err == nil {

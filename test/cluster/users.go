@@ -26,7 +26,7 @@ func (c *Cluster) User(name string, groups ...string) (*rest.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &rest.Config{Host: c.url("https", portAPI), TLSClientConfig: rest.TLSClientConfig{
+	return &rest.Config{Host: c.url("https", portAPI), Dial: c.dial(), TLSClientConfig: rest.TLSClientConfig{
 		CAData: c.ca.pem, CertData: p.certificate, KeyData: p.key,
 	}}, nil
 }
@@ -58,7 +58,8 @@ func (c *Cluster) PodUser(ctx context.Context, namespace, account, node string) 
 		return nil, fmt.Errorf("create a token of ServiceAccount %s/%s: %w", namespace, account, err)
 	}
 	return &rest.Config{
-		Host: c.admin.Host, BearerToken: token.Status.Token, TLSClientConfig: rest.TLSClientConfig{CAData: c.ca.pem},
+		Host: c.admin.Host, Dial: c.dial(), BearerToken: token.Status.Token,
+		TLSClientConfig: rest.TLSClientConfig{CAData: c.ca.pem},
 	}, nil
 }
 

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Builds the programs of a Kubernetes control plane (etcd, kube-apiserver, kube-controller-manager, kubectl) from their
-# Go modules, at the versions of the go.mod beside this file, and prints the folder they lie in.
+# Builds the programs of Kubernetes (etcd, kubectl, the control plane's and the nodes') from their Go modules, at the
+# versions of the go.mod beside this file, and prints the folder they lie in.
 #
 #   build.sh            build what is missing; progress goes to standard error
 #   build.sh --where    only print the folder, whether it is there yet or not
@@ -37,7 +37,7 @@ rm -rf "$cache"/building.* # of runs that were killed: the lock says that none i
 work=$(mktemp -d "$cache/building.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-echo "cluster binaries: building Kubernetes $kubernetes and etcd into $folder (the first time about 15 minutes" \
+echo "cluster binaries: building Kubernetes $kubernetes and etcd into $folder (the first time about 20 minutes" \
 	"on two cores, afterwards they are there)" >&2
 package=k8s.io/component-base/version
 IFS=. read -r major minor _ <<<"${kubernetes#v}"
@@ -50,7 +50,7 @@ build() { # name, package
 			{ print; fflush() }' >&2
 }
 build etcd go.etcd.io/etcd/server/v3
-for name in kubectl kube-apiserver kube-controller-manager; do
+for name in kubectl kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy; do
 	build "$name" "k8s.io/kubernetes/cmd/$name"
 done
 chmod 755 "$work"
