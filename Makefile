@@ -150,6 +150,16 @@ test-lab-ipsec: build ## Run the lab's checks with IPsec (root, some minutes)
 	@hack/install-deps.sh test ipsec
 	bin/raven-lab check --vpn-driver=ipsec $$(bin/raven-lab check | awk '$$1 !~ /^($(without))$$/ { print $$1 }')
 
+e2e_images := dist/e2e
+.PHONY: e2e
+e2e: ## Go through the tutorial on a real Kubernetes in network namespaces (root; builds it once, about 30 minutes)
+	$(as_root)
+	@hack/install-deps.sh build test image e2e
+	@test/cluster/binaries/build.sh >/dev/null
+	@test/cluster/containerd/build.sh >/dev/null
+	@VERSION='$(VERSION)' test/e2e/images.sh $(e2e_images)
+	RAVEN_E2E_IMAGES='$(CURDIR)/$(e2e_images)' RAVEN_E2E_VERSION='$(VERSION)' go test -count=1 -v -timeout 40m $(TESTFLAGS) ./test/e2e
+
 .PHONY: test-floors
 test-floors: build ## Measure acceleration against the baseline and hold it to its floors (root, a quiet machine)
 	$(as_root)

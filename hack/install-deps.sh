@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what Raven's make targets need from Debian's packages, and nothing where all is there.
 #
-#   hack/install-deps.sh SET...      sets: build test demo generate kernels image ipsec bench
+#   hack/install-deps.sh SET...      sets: build test demo generate kernels image ipsec bench e2e
 #
 # Exit status: 0 all there; 1 something could not be installed; 4 this release has no such package (set generate).
 set -euo pipefail
@@ -68,9 +68,15 @@ needs() {
 			ipset            ipset
 		LIST
 		;;
+	e2e) # what runs containers, and what the tutorial's image busybox is made of
+		cat <<-'LIST'
+			runc             runc
+			/usr/share/doc/busybox-static busybox-static
+		LIST
+		;;
 	demo) ;;
 	*)
-		echo "install-deps: there is no set $1; sets are: build test demo generate kernels image ipsec bench" >&2
+		echo "install-deps: there is no set $1; sets are: build test demo generate kernels image ipsec bench e2e" >&2
 		exit 2
 		;;
 	esac
@@ -84,7 +90,7 @@ have() {
 }
 
 missing=()
-for set in "${@:?name a set: build test demo generate kernels image ipsec bench}"; do
+for set in "${@:?name a set: build test demo generate kernels image ipsec bench e2e}"; do
 	listed=$(needs "$set")
 	while read -r what package; do
 		have "$what" || missing+=("$package")

@@ -1,0 +1,122 @@
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/ravencni/raven/test/cluster/node"
+	"github.com/ravencni/raven/test/lab"
+)
+
+// undeploy is `make undeploy`: every node is as it was, and its pods go on.
+func undeploy(w *world) {
+	before := map[string]string{}
+	for _, name := range w.lab.Nodes() {
+		before[name] = w.jsonPath("pod/early-"+name, "{.status.containerStatuses[0].containerID}")
+		if conflist := w.readConflist(name); !strings.Contains(conflist, `"raven-cni"`) {
+			w.Errorf("%s had no raven-cni in its list:\n%s", name, conflist)
+		}
+	}
+	w.make("undeploy")
+	for _, name := range w.lab.Nodes() {
+		w.restored(name)
+		if now := w.jsonPath("pod/early-"+name, "{.status.containerStatuses[0].containerID}"); now != before[name] {
+			w.Errorf("the pod on %s was container %s and is %s", name, before[name], now)
+		}
+		w.apply(sleeper("after-"+name, name))
+	}
+	for _, name := range w.lab.Nodes() {
+		w.kubectl("wait", "pod/after-"+name, "--for=condition=Ready", "--timeout=5m")
+	}
+}
+
+func (w *world) readConflist(name string) string {
+	w.Helper()
+	content, err := os.ReadFile(w.nodes[name].Path(filepath.Join(node.ConflistFolder, node.ConflistFile)))
+	w.must(err)
+	return string(content)
+}
+
+// restored holds a node to what it was before the installation.
+func (w *world) restored(name string) {
+	w.Helper()
+	n := w.nodes[name]
+	if got, want := w.readConflist(name), node.Conflist(n.Network, n.Pods); got != want {
+		w.Errorf("the list on %s is\n%s\nand was\n%s", name, got, want)
+	}
+	files, err := os.ReadDir(n.Path(node.ConflistFolder))
+	w.must(err)
+	if len(files) != 1 {
+		w.Errorf("%s has %v in %s", name, files, node.ConflistFolder)
+	}
+	for _, path := range []string{filepath.Join(node.PluginFolder, "raven-cni"), "/sys/fs/bpf/raven"} {
+		if _, err := os.Lstat(n.Path(path)); !errors.Is(err, fs.ErrNotExist) {
+			w.Errorf("%s still has %s (%v)", name, path, err)
+		}
+	}
+	links, err := n.Netlink().LinkList()
+	w.must(err)
+	for _, l := range links {
+		if strings.HasPrefix(l.Attrs().Name, "raven") {
+			w.Errorf("%s still has the device %s", name, l.Attrs().Name)
+		}
+	}
+	for what, args := range map[string][]string{
+		"a rule": {"ip", "rule", "show"}, "the nft table": {"nft", "list", "tables"},
+	} {
+		out, err := n.Run(w.Context(), args[0], args[1:]...)
+		w.must(err)
+		if strings.Contains(out, "raven") || strings.Contains(out, "9027") {
+			w.Errorf("%s still has %s:\n%s", name, what, out)
+		}
+	}
+}
+
+// manyPods are created and deleted at once, and nothing of them stays on any node.
+func manyPods(w *world) {
+	const pods = 200
+	before := map[string]remains{}
+	for _, name := range w.lab.Nodes() {
+		r, err := w.remains(name)
+		w.must(err)
+		before[name] = r
+	}
+	w.apply(fmt.Sprintf(`{apiVersion: apps/v1, kind: Deployment, metadata: {name: many}, spec: {replicas: %d,
+		selector: {matchLabels: {app: many}}, template: {metadata: {labels: {app: many}}, spec: {terminationGracePeriodSeconds: 0,
+		automountServiceAccountToken: false, enableServiceLinks: false,
+		containers: [{name: busybox, image: busybox, imagePullPolicy: IfNotPresent, command: [sleep, "100000"]}]}}}}`, pods))
+	w.kubectl("rollout", "status", "deployment/many", "--timeout=15m")
+	for _, name := range w.lab.Nodes() {
+		r, err := w.remains(name)
+		w.must(err)
+		if len(r.Entries) != len(r.Links) || len(r.Entries) != len(r.Addresses) {
+			w.Errorf("on %s there are %d entries, %d links and %d addresses of pods", name, len(r.Entries), len(r.Links), len(r.Addresses))
+		}
+	}
+	w.kubectl("delete", "deployment", "many", "--cascade=foreground", "--timeout=15m")
+	for _, name := range w.lab.Nodes() {
+		w.must(lab.Await(w.within(patience), "nothing of the pods to be left on "+name, func(context.Context) error {
+			r, err := w.remains(name)
+			if err != nil {
+				return err
+			}
+			return errors.Join(
+				same("entries", before[name].Entries, r.Entries), same("links", before[name].Links, r.Links),
+				same("devices", before[name].Devices, r.Devices), same("addresses", before[name].Addresses, r.Addresses),
+				same("namespaces", before[name].Namespaces, r.Namespaces))
+		}))
+	}
+}
+
+func same(what string, before, after []string) error {
+	if slices.Equal(before, after) {
+		return nil
+	}
+	return fmt.Errorf("%s: before %v, after %v", what, before, after)
+}
