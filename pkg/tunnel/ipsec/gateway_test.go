@@ -325,8 +325,16 @@ func (g *gateway) associations() (n numbers) {
 	return n
 }
 
-// killCharon kills the daemon's charon, which is its only child.
+// killCharon kills the daemon's charon.
 func (g *gateway) killCharon() {
+	g.t.Helper()
+	if err := syscall.Kill(g.charonPID(), syscall.SIGKILL); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+// charonPID is the process of the daemon's charon, which is its only child.
+func (g *gateway) charonPID() int {
 	g.t.Helper()
 	pid := g.cmd.Process.Pid
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
@@ -339,11 +347,9 @@ func (g *gateway) killCharon() {
 			continue // the thread has ended
 		}
 		for _, word := range strings.Fields(string(text)) {
-			if err := syscall.Kill(int(number(word)), syscall.SIGKILL); err != nil {
-				g.t.Fatal(err)
-			}
-			return
+			return int(number(word))
 		}
 	}
 	g.t.Fatalf("process %d has no child", pid)
+	return 0
 }
