@@ -243,8 +243,12 @@ func (c *connections) keepPeer(ctx context.Context, v *vici.Conn, p DesiredPeer,
 		established = established || ike.state == "ESTABLISHED"
 		underway = underway || ike.state == "CREATED" || ike.state == "CONNECTING"
 		for _, ch := range ike.children {
-			if ch.state == "INSTALLED" {
+			switch ch.state {
+			case "INSTALLED":
 				installed = append(installed, ch)
+			case "CREATED", "INSTALLING", "REKEYING", "UPDATING":
+				// It carries traffic, or will in a moment; one more beside it would cost packets, as a renewal does not.
+				underway = true
 			}
 		}
 	}
