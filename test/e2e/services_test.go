@@ -51,11 +51,11 @@ func services(w *world) {
 	for _, name := range w.lab.Nodes() {
 		pod := "early-" + name
 		for what, command := range map[string][]string{
-			"the ClusterIP":           {"wget", "-qO-", "-T", "5", "http://" + cluster},
-			"the headless pod":        {"wget", "-qO-", "-T", "5", "http://" + w.podIP("web").String() + ":8080"},
-			"a NodePort of the cloud": {"wget", "-qO-", "-T", "5", "http://" + w.spec("cloud-2").IP4.String() + ":30080"},
-			"the name":                {"wget", "-qO-", "-T", "10", "http://web.default.svc.cluster.local"},
-			"the headless name":       {"wget", "-qO-", "-T", "10", "http://web-headless.default.svc.cluster.local:8080"},
+			"the ClusterIP":           {"timeout", "10", "wget", "-qO-", "http://" + cluster},
+			"the headless pod":        {"timeout", "10", "wget", "-qO-", "http://" + w.podIP("web").String() + ":8080"},
+			"a NodePort of the cloud": {"timeout", "10", "wget", "-qO-", "http://" + w.spec("cloud-2").IP4.String() + ":30080"},
+			"the name":                {"timeout", "20", "wget", "-qO-", "http://web.default.svc.cluster.local"},
+			"the headless name":       {"timeout", "20", "wget", "-qO-", "http://web-headless.default.svc.cluster.local:8080"},
 		} {
 			out, err := w.server.Kubectl(w.within(patience), "", append([]string{"exec", pod, "--"}, command...)...)
 			if err != nil || strings.TrimSpace(out) != "the-web-of-hangzhou" {
@@ -63,7 +63,7 @@ func services(w *world) {
 			}
 		}
 		// From the node itself, by its own NodePort.
-		out, err := w.nodes[name].Run(w.within(patience), "busybox", "wget", "-qO-", "-T", "5", fmt.Sprintf("http://%s:30080", w.spec(name).IP4))
+		out, err := w.nodes[name].Run(w.within(patience), "busybox", "timeout", "10", "busybox", "wget", "-qO-", fmt.Sprintf("http://%s:30080", w.spec(name).IP4))
 		if err != nil || strings.TrimSpace(out) != "the-web-of-hangzhou" {
 			w.Errorf("%s asks its own NodePort: %q %v", name, out, err)
 		}

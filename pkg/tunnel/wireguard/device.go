@@ -183,14 +183,18 @@ func (d *Driver) remove(ctx context.Context) (changes int, err error) {
 	return changes, nil
 }
 
-// removeFiles deletes what the driver wrote, the key excepted, and the socket folder if nobody else uses it.
+// removeFiles deletes what the driver wrote, the key excepted, and the socket folder if nobody else uses it. In a pod that
+// folder is a mount, mostly in a read-only root: it cannot be removed from there, and stays empty on the host.
 func (d *Driver) removeFiles() error {
 	err := removeAll(filepath.Join(d.opts.StateDir, processFile), filepath.Join(d.opts.StateDir, endpointsFile),
 		filepath.Join(d.opts.StateDir, logFile))
-	if rmErr := os.Remove(socketDir); rmErr != nil && !errors.Is(rmErr, fs.ErrNotExist) && !errors.Is(rmErr, unix.ENOTEMPTY) {
-		err = errors.Join(err, rmErr)
+	rmErr := os.Remove(socketDir)
+	for _, stays := range []error{fs.ErrNotExist, unix.ENOTEMPTY, unix.EBUSY, unix.EROFS} {
+		if errors.Is(rmErr, stays) {
+			return err
+		}
 	}
-	return err
+	return errors.Join(err, rmErr)
 }
 
 func removeAll(paths ...string) error {
