@@ -59,10 +59,15 @@ func (c *Client) Sign(ctx context.Context, request []byte) ([]byte, error) {
 	for {
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("CertificateSigningRequest %s is not signed yet (does raven-controller run?): %w", r.Name, ctx.Err())
 		case <-ticker.C:
 		}
+		if ctx.Err() != nil {
+			return nil, unsigned(ctx, r.Name)
+		}
 		if err := c.Certificates.Get().Resource(requests).Name(r.Name).Do(ctx).Into(r); err != nil {
+			if ctx.Err() != nil {
+				return nil, unsigned(ctx, r.Name)
+			}
 			return nil, fmt.Errorf("read CertificateSigningRequest %s: %w", r.Name, err)
 		}
 		if len(r.Status.Certificate) > 0 {
@@ -74,6 +79,10 @@ func (c *Client) Sign(ctx context.Context, request []byte) ([]byte, error) {
 			}
 		}
 	}
+}
+
+func unsigned(ctx context.Context, name string) error {
+	return fmt.Errorf("CertificateSigningRequest %s is not signed yet (does raven-controller run?): %w", name, ctx.Err())
 }
 
 // Targets reads the listeners of the HTTPS ports.
