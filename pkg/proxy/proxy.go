@@ -109,6 +109,9 @@ func New(opts Options) *Proxy {
 // Names of this node for its certificate.
 func (p *Proxy) Names() certificates.Names { return p.now.Load().NamesOf(p.Node) }
 
+// Gateway is the node's region, as far as the proxy has heard; empty: none.
+func (p *Proxy) Gateway() string { return p.now.Load().Gateway }
+
 // Metrics of this proxy, for a registry.
 func (p *Proxy) Metrics() *metrics.Metrics { return p.metrics }
 
