@@ -8,7 +8,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
@@ -65,6 +64,7 @@ func TestNodesAreReachedByNameWhereAddressesConflict(t *testing.T) {
 		{"conflicting addresses are named, and pods talk", conflictsAreNamed},
 		{"front ends reach each node and never its namesake", frontEnds},
 		{"an agent gets its own node's certificate only", ownCertificateOnly},
+		{"another authority signs, and no request is lost", authorityChanges},
 		{"kubectl works through the egress selector", egressSelector},
 		{"kubectl works by DNS", byDNS},
 	} {
@@ -289,12 +289,7 @@ func (w *world) resolveNodes() (service string) {
 // egressSelector follows docs/proxy.md. The names must resolve, since the API server looks them up before it proxies to
 // a node, whichever way it goes then.
 func egressSelector(w *world, kubelets proxytest.Authority) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	w.must(err)
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "raven:client:apiserver"}}, key)
-	w.must(err)
-	w.csrAs(server.AdminKubeconfig(), "raven-apiserver", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), `["digital signature", "client auth"]`)
-	w.kubectl("certificate", "approve", "raven-apiserver")
+	key := w.askForClient("raven-apiserver")
 	certificate, err := base64.StdEncoding.DecodeString(w.awaitText("csr", "raven-apiserver", "{.status.certificate}"))
 	w.must(err)
 	private, err := x509.MarshalPKCS8PrivateKey(key)
