@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -69,7 +70,8 @@ func newCommand(out, err io.Writer) *command {
 	c.root.PersistentFlags().StringVarP(&c.output, "output", "o", "text", "text: for people; json: for programs")
 	c.root.PersistentFlags().StringVar(&c.node, "node", "", "run the command on this node of the cluster, by kubectl exec into the agent's pod")
 	c.root.PersistentFlags().StringVar(&c.stateDir, "state-dir", datapath.StateDir, "the agent's state folder, where its socket is")
-	c.root.AddCommand(c.statusCommand(), c.doctorCommand(), c.traceCommand(), c.dropsCommand(), c.flowsCommand(), c.graphCommand(), c.gatherCommand(), c.rotateKeyCommand())
+	c.root.AddCommand(c.statusCommand(), c.doctorCommand(), c.traceCommand(), c.dropsCommand(), c.flowsCommand(), c.graphCommand(), c.gatherCommand(), c.rotateKeyCommand(), c.benchCommand())
+	c.root.AddCommand(c.benchOnNode(os.Stdin)...)
 	return c
 }
 

@@ -15,6 +15,9 @@ func TestHelpShowsExamplesAndTheVersionIsSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range newCommand(&out, &out).root.Commands() {
+		if c.Hidden {
+			continue
+		}
 		if c.Example == "" || c.Short == "" {
 			t.Errorf("%s has no example or no short description", c.Name())
 		}
@@ -63,6 +66,9 @@ func TestMistakesAreRefusedWithTheWayOut(t *testing.T) {
 		{[]string{"trace", "10.0.0.1"}, "a source and a destination address"},
 		{[]string{"trace", "pod", "10.0.0.1"}, "write it like 10.244.1.5"},
 		{[]string{"rotate-key"}, "name one node"},
+		{[]string{"bench", "edge-1"}, "name two nodes"},
+		{[]string{"bench", "edge-1", "edge-1"}, "name two nodes"},
+		{[]string{"bench", "edge-1", "edge-2", "--for=2h"}, "a minute at most"},
 		{[]string{"rotate-key", "edge-1", "--timeout=0s"}, "must be positive"},
 		{[]string{"extra"}, "see ravenctl --help"},
 	} {
