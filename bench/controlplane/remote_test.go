@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
+
 	"github.com/ravencni/raven/pkg/agent/source"
 	"github.com/ravencni/raven/test/cluster"
 )
@@ -112,6 +114,20 @@ func (r *remote) pass(from net.Conn, to string) {
 func (r *remote) Write(p []byte) (int, error) {
 	r.received.Add(int64(len(p)))
 	return len(p), nil
+}
+
+// awaitChanges waits until the agent knows of every change: as many Gateways say that nobody is elected.
+func (r *remote) awaitChanges(t *testing.T, want int) {
+	t.Helper()
+	await(t, time.Minute, "an agent that knows of every change", func(context.Context) bool {
+		known := 0
+		for _, gw := range r.source.Input().State.Gateways {
+			if meta.IsStatusConditionFalse(gw.Status.Conditions, "TunnelElected") {
+				known++
+			}
+		}
+		return known == want
+	})
 }
 
 // settled waits until nothing more has come for some seconds, and returns how much came in all.
