@@ -75,12 +75,17 @@ func (r *remote) count(t *testing.T, to string) (address string) {
 		t.Fatal(err)
 	}
 	var serving sync.WaitGroup
+	var mu sync.Mutex
+	var open []net.Conn
 	serving.Go(func() {
 		for {
 			from, err := listener.Accept()
 			if err != nil {
 				return
 			}
+			mu.Lock()
+			open = append(open, from)
+			mu.Unlock()
 			serving.Go(func() { r.pass(from, to) })
 		}
 	})
@@ -88,7 +93,13 @@ func (r *remote) count(t *testing.T, to string) (address string) {
 		if err := listener.Close(); err != nil {
 			t.Error(err)
 		}
-		serving.Wait() // the agent has closed its connections
+		// The agent, which has ended, would keep its connections for a while.
+		mu.Lock()
+		for _, c := range open {
+			_ = c.Close() // it may have ended by itself
+		}
+		mu.Unlock()
+		serving.Wait()
 	})
 	return listener.Addr().String()
 }
