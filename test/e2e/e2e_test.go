@@ -19,7 +19,6 @@ func TestTheTutorialOnARealKubernetes(t *testing.T) {
 		{"services and names from every region", services},
 		{"pods start while there are no agents", podsWithoutAgents},
 		{"rolling update under ping", rollingUpdate},
-		{"many pods leave nothing", manyPods},
 		{"idle agents", idle},
 		{"undeploy", undeploy},
 	} {

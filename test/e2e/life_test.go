@@ -2,9 +2,7 @@ package e2e_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -143,40 +141,4 @@ func podsWithoutAgents(w *world) {
 			}
 		}
 	}
-}
-
-// remains is what pods may leave behind on a node.
-type remains struct{ Entries, Links, Devices, Addresses, Namespaces []string }
-
-func (w *world) remains(node string) (r remains, err error) {
-	entries, links, err := w.attached(node)
-	if err != nil {
-		return r, err
-	}
-	for ip := range entries {
-		r.Entries = append(r.Entries, ip.String())
-	}
-	slices.Sort(r.Entries)
-	r.Links = links
-	slices.Sort(r.Links)
-	devices, err := w.nodes[node].Netlink().LinkList()
-	if err != nil {
-		return r, fmt.Errorf("list the devices of %s: %w", node, err)
-	}
-	for _, d := range devices {
-		r.Devices = append(r.Devices, d.Attrs().Name)
-	}
-	slices.Sort(r.Devices)
-	for folder, into := range map[string]*[]string{"/var/lib/cni/networks/pods": &r.Addresses, "/run/netns": &r.Namespaces} {
-		files, err := os.ReadDir(w.nodes[node].Path(folder))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return r, fmt.Errorf("list %s of %s: %w", folder, node, err)
-		}
-		for _, f := range files {
-			if !strings.HasPrefix(f.Name(), "last_reserved_ip") {
-				*into = append(*into, f.Name())
-			}
-		}
-	}
-	return r, nil
 }

@@ -1,17 +1,13 @@
 package e2e_test
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/ravencni/raven/test/cluster/node"
-	"github.com/ravencni/raven/test/lab"
 )
 
 // undeploy is `make undeploy`: every node is as it was, and its pods go on.
@@ -76,47 +72,4 @@ func (w *world) restored(name string) {
 			w.Errorf("%s still has %s:\n%s", name, what, out)
 		}
 	}
-}
-
-// manyPods are created and deleted at once, and nothing of them stays on any node.
-func manyPods(w *world) {
-	const pods = 200
-	before := map[string]remains{}
-	for _, name := range w.lab.Nodes() {
-		r, err := w.remains(name)
-		w.must(err)
-		before[name] = r
-	}
-	w.apply(fmt.Sprintf(`{apiVersion: apps/v1, kind: Deployment, metadata: {name: many}, spec: {replicas: %d,
-		selector: {matchLabels: {app: many}}, template: {metadata: {labels: {app: many}}, spec: {terminationGracePeriodSeconds: 0,
-		automountServiceAccountToken: false, enableServiceLinks: false,
-		containers: [{name: busybox, image: busybox, imagePullPolicy: IfNotPresent, command: [sleep, "100000"]}]}}}}`, pods))
-	w.kubectl("rollout", "status", "deployment/many", "--timeout=15m")
-	for _, name := range w.lab.Nodes() {
-		r, err := w.remains(name)
-		w.must(err)
-		if len(r.Entries) != len(r.Links) || len(r.Entries) != len(r.Addresses) {
-			w.Errorf("on %s there are %d entries, %d links and %d addresses of pods", name, len(r.Entries), len(r.Links), len(r.Addresses))
-		}
-	}
-	w.kubectl("delete", "deployment", "many", "--cascade=foreground", "--timeout=15m")
-	for _, name := range w.lab.Nodes() {
-		w.must(lab.Await(w.within(patience), "nothing of the pods to be left on "+name, func(context.Context) error {
-			r, err := w.remains(name)
-			if err != nil {
-				return err
-			}
-			return errors.Join(
-				same("entries", before[name].Entries, r.Entries), same("links", before[name].Links, r.Links),
-				same("devices", before[name].Devices, r.Devices), same("addresses", before[name].Addresses, r.Addresses),
-				same("namespaces", before[name].Namespaces, r.Namespaces))
-		}))
-	}
-}
-
-func same(what string, before, after []string) error {
-	if slices.Equal(before, after) {
-		return nil
-	}
-	return fmt.Errorf("%s: before %v, after %v", what, before, after)
 }
