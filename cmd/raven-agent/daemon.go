@@ -125,7 +125,7 @@ func kernelParts(s *settings, log *slog.Logger) (
 		Resolve: host.Resolve, UnderlayMTU: host.UnderlayMTU,
 		Log: log,
 	}
-	kernel := &kernelWatch{devices: accelerator.Name()}
+	kernel := &kernelWatch{devices: accelerator.Name(), routes: p.Route.Name()}
 	p.Track = kernel.track
 	p.Watchers = []agent.Watcher{
 		{Name: "kernel", Run: kernel.run},

@@ -12,6 +12,8 @@ import (
 type kernelWatch struct {
 	// devices names the applier that devices other than Raven's and the underlay's concern: the pods'.
 	devices string
+	// routes names the applier of rules and routes.
+	routes string
 
 	mu      sync.Mutex
 	watcher *watch.Watcher
@@ -46,6 +48,8 @@ func (k *kernelWatch) run(ctx context.Context, changed func(agent.Notice)) error
 		select {
 		case <-w.Kernel():
 			changed(agent.Notice{What: "kernel event"})
+		case <-w.Routes():
+			changed(agent.Notice{What: "route event", Part: k.routes})
 		case <-w.Links():
 			changed(agent.Notice{What: "device event", Part: k.devices})
 		case err := <-ended:

@@ -115,7 +115,7 @@ func TestATrafficStreamSurvivesTheRemovalOfAllRulesAndRoutesOnItsGateway(t *test
 				}
 			})
 			select {
-			case <-watcher.Kernel():
+			case <-watcher.Routes():
 			case <-time.After(5 * time.Second):
 				t.Fatal("no signal came")
 			}

@@ -25,25 +25,33 @@ func (w *Watcher) trackedIndex(index int) bool { return (*w.tracked.Load())[inde
 
 // classify says which signals a message is worth. In doubt it is: a look that finds nothing is cheap, but the churn of
 // pods' devices, routes and neighbours must not keep the appliers busy.
-func (w *Watcher) classify(typ uint16, p []byte) (kernel, links bool) {
+func (w *Watcher) classify(typ uint16, p []byte) (signals []*damper) {
+	worth := func(signal *damper, is bool) {
+		if is {
+			signals = append(signals, signal)
+		}
+	}
 	switch typ {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		return w.link(typ, p), true
+		worth(w.kernel, w.link(typ, p))
+		worth(w.links, true)
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
-		return w.address(p), false
+		worth(w.kernel, w.address(p))
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
-		return w.route(p), false
+		own, matters := w.route(p)
+		worth(w.routes, own)
+		worth(w.kernel, matters)
 	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
-		return ourRule(p), false
+		worth(w.routes, ourRule(p))
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
-		return w.neighbour(p), false
+		worth(w.kernel, w.neighbour(p))
 	case unix.RTM_NEWNETCONF, unix.RTM_DELNETCONF:
-		return w.netconf(p), false
+		worth(w.kernel, w.netconf(p))
 	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_NEWTCLASS, unix.RTM_DELTCLASS,
 		unix.RTM_NEWCHAIN, unix.RTM_DELCHAIN:
-		return false, true
+		worth(w.links, true)
 	}
-	return false, false
+	return signals
 }
 
 // link also keeps the list of devices. Messages of the bridge family tell of ports: a device that left a bridge is not
@@ -87,10 +95,11 @@ func (w *Watcher) address(p []byte) bool {
 	return scope < unix.RT_SCOPE_LINK || w.ours(index)
 }
 
-// route: all of our tables, and those of the main table that may lead to members; the routes to single pods may not.
-func (w *Watcher) route(p []byte) bool {
+// route: our own are all of our tables. Those of the main table matter that may lead to members; the routes to single pods
+// may not.
+func (w *Watcher) route(p []byte) (own, matters bool) {
 	if len(p) < unix.SizeofRtMsg || binary.NativeEndian.Uint32(p[8:])&unix.RTM_F_CLONED != 0 {
-		return false
+		return false, false
 	}
 	table, out := uint32(p[4]), 0
 	for a := range rtnl.Attributes(p[unix.SizeofRtMsg:]) {
@@ -103,11 +112,11 @@ func (w *Watcher) route(p []byte) bool {
 	}
 	switch table {
 	case datapath.TableRemote, datapath.TableInRegion:
-		return true
+		return true, false
 	case unix.RT_TABLE_MAIN:
-		return w.trackedIndex(out) || w.devices[out].kind != "veth"
+		return false, w.trackedIndex(out) || w.devices[out].kind != "veth"
 	}
-	return false
+	return false, false
 }
 
 func ourRule(p []byte) bool {

@@ -42,11 +42,12 @@ type Options struct {
 	MaxInterval time.Duration
 }
 
-// Watcher turns kernel events into two damped signals. A signal means "look again", never what happened: events that
+// Watcher turns kernel events into three damped signals. A signal means "look again", never what happened: events that
 // come while one is pending merge into it, and what a repair itself writes causes one more look that finds nothing.
 type Watcher struct {
 	file    *os.File
 	kernel  *damper
+	routes  *damper
 	links   *damper
 	devices map[int]device // by index
 	tracked atomic.Pointer[map[int]bool]
@@ -67,7 +68,8 @@ func New(o Options) (*Watcher, error) {
 	}
 	w := &Watcher{
 		file: os.NewFile(uintptr(fd), "rtnetlink events"), devices: map[int]device{},
-		kernel: newDamper(o.Interval, o.MaxInterval), links: newDamper(o.Interval, min(o.MaxInterval, linksMaxInterval)),
+		kernel: newDamper(o.Interval, o.MaxInterval), routes: newDamper(o.Interval, o.MaxInterval),
+		links: newDamper(o.Interval, min(o.MaxInterval, linksMaxInterval)),
 	}
 	w.tracked.Store(&map[int]bool{})
 	links, err := netlink.LinkList()
@@ -105,7 +107,11 @@ func subscribe() (int, error) {
 	return fd, nil
 }
 
-// Kernel signals that something of Raven's may be damaged, or that the underlay changed under it: time to apply.
+// Routes signals that rules or routes of Raven's own tables changed, which concerns no other applier: network managers
+// remove them all at once, and every look at something else would be lost time.
+func (w *Watcher) Routes() <-chan struct{} { return w.routes.out }
+
+// Kernel signals that something else of Raven's may be damaged, or that the underlay changed under it: time to apply.
 func (w *Watcher) Kernel() <-chan struct{} { return w.kernel.out }
 
 // Links signals that some device came, went or changed, or what is attached to it: time to look at the pods' devices.
@@ -132,7 +138,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	buf := make([]byte, receiveBytes)
 	for {
 		now := time.Now()
-		due := earliest(w.kernel.flush(now), w.links.flush(now))
+		due := earliest(earliest(w.kernel.flush(now), w.routes.flush(now)), w.links.flush(now))
 		n, err := w.receive(buf, due)
 		switch {
 		case ctx.Err() != nil:
@@ -140,6 +146,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 		case errors.Is(err, unix.ENOBUFS): // events were lost: anything may have changed
 			w.kernel.event()
+			w.routes.event()
 			w.links.event()
 		case err != nil:
 			return fmt.Errorf("receive kernel events: %w", err)
@@ -173,12 +180,8 @@ func (w *Watcher) read(b []byte) {
 		if size < unix.NLMSG_HDRLEN || size > len(b) {
 			return
 		}
-		kernel, links := w.classify(binary.NativeEndian.Uint16(b[4:]), b[unix.NLMSG_HDRLEN:size])
-		if kernel {
-			w.kernel.event()
-		}
-		if links {
-			w.links.event()
+		for _, signal := range w.classify(binary.NativeEndian.Uint16(b[4:]), b[unix.NLMSG_HDRLEN:size]) {
+			signal.event()
 		}
 		b = b[min((size+3)&^3, len(b)):]
 	}

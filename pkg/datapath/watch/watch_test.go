@@ -102,11 +102,13 @@ func (r *rig) apply(t *testing.T) (changes int) {
 	return changes
 }
 
-// settle takes signals until none has come for a while, and returns how many of the kernel's there were.
+// settle takes signals until none has come for a while, and returns how many of them were not for links.
 func (r *rig) settle() (signals int) {
 	for {
 		select {
 		case <-r.Kernel():
+			signals++
+		case <-r.Routes():
 			signals++
 		case <-r.Links():
 		case <-time.After(quiet):
@@ -142,7 +144,7 @@ func TestRemovalOfAllForeignRulesAndRoutesIsRepairedWithin100Milliseconds(t *tes
 				removed = time.Now()
 				return err
 			})
-			awaitSignal(t, "kernel", r.Kernel())
+			awaitSignal(t, "routes", r.Routes())
 			repaired := time.Time{}
 			look := func() {
 				if r.apply(t) > 0 {
@@ -151,7 +153,7 @@ func TestRemovalOfAllForeignRulesAndRoutesIsRepairedWithin100Milliseconds(t *tes
 			}
 			for look(); done != nil; {
 				select {
-				case <-r.Kernel():
+				case <-r.Routes():
 					look()
 				case err := <-done:
 					if err != nil {
@@ -162,7 +164,7 @@ func TestRemovalOfAllForeignRulesAndRoutesIsRepairedWithin100Milliseconds(t *tes
 			}
 			for quiet := time.After(quiet); quiet != nil; {
 				select {
-				case <-r.Kernel():
+				case <-r.Routes():
 					look()
 				case <-quiet:
 					quiet = nil
@@ -219,14 +221,14 @@ func removeForeign() error {
 func TestARepairCausesAtMostOneMoreLookAndNoLoop(t *testing.T) {
 	onNode(t, Options{}, func(t *testing.T, r *rig) {
 		run(t, "ip rule del priority 100 table 9027")
-		awaitSignal(t, "kernel", r.Kernel())
+		awaitSignal(t, "routes", r.Routes())
 		if n := r.apply(t); n != 1 {
 			t.Errorf("the repair made %d writes", n)
 		}
 		looks := 0
 		for {
 			select {
-			case <-r.Kernel():
+			case <-r.Routes():
 				if n := r.apply(t); n != 0 {
 					t.Fatalf("a look made %d writes", n)
 				}
@@ -247,7 +249,7 @@ func TestAFightIsDamped(t *testing.T) {
 		run(t, "ip rule del priority 100 table 9027")
 		rounds := 0
 		for end := time.Now().Add(time.Second); time.Now().Before(end); rounds++ {
-			awaitSignal(t, "kernel", r.Kernel())
+			awaitSignal(t, "routes", r.Routes())
 			r.apply(t)
 			run(t, "ip rule del priority 100 table 9027")
 		}
@@ -281,10 +283,14 @@ func TestEveryKindOfDamageSignals(t *testing.T) {
 			"ip link add raven-x type bridge",
 		} {
 			run(t, damage)
+			signal := r.Kernel()
+			if strings.HasPrefix(damage, "ip rule") || strings.Contains(damage, " table ") {
+				signal = r.Routes()
+			}
 			select {
-			case <-r.Kernel():
+			case <-signal:
 			case <-time.After(patienceForSignal):
-				t.Errorf("%s: no kernel signal came", damage)
+				t.Errorf("%s: no signal came", damage)
 			}
 			r.apply(t)
 			r.settle()
@@ -323,7 +329,7 @@ func TestPodsComingAndGoingSignalLinksAndDisturbNoApplier(t *testing.T) {
 			run(t, step)
 		}
 		if n := r.settle(); n != 0 {
-			t.Errorf("%d kernel signals came for what is not Raven's", n)
+			t.Errorf("%d signals came for what is not Raven's", n)
 		}
 	})
 }
