@@ -65,10 +65,7 @@ func (k *kernelESP) ready() error { return nil }
 
 func (k *kernelESP) prepare(_ context.Context, want *Desired) (changes int, without map[string]bool, err error) {
 	without = map[string]bool{}
-	var peers []string
-	for _, p := range want.Peers {
-		peers = append(peers, p.Node)
-	}
+	peers := nodesOf(want)
 	err = k.do(func() error {
 		have, taken, err := listInterfaces(k.device)
 		if err != nil {
@@ -95,12 +92,17 @@ func (k *kernelESP) prepare(_ context.Context, want *Desired) (changes int, with
 	return changes, without, err
 }
 
+// nodesOf are the peers' names.
+func nodesOf(want *Desired) (nodes []string) {
+	for _, p := range want.Peers {
+		nodes = append(nodes, p.Node)
+	}
+	return nodes
+}
+
 // withdraw removes the interfaces of peers that are wanted no more.
 func (k *kernelESP) withdraw(want *Desired) (changes int, err error) {
-	var peers []string
-	for _, p := range want.Peers {
-		peers = append(peers, p.Node)
-	}
+	peers := nodesOf(want)
 	err = k.do(func() error {
 		have, taken, err := listInterfaces(k.device)
 		if err != nil {
