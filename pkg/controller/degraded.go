@@ -29,8 +29,9 @@ type degraded struct {
 }
 
 type wordOfNode struct {
-	mode     v1beta1.DatapathMode
-	why      string
+	mode v1beta1.DatapathMode
+	why  string
+	// problems without their messages, in which counters may run: a fight over a file is told of once.
 	problems map[v1beta1.Problem]bool
 }
 
@@ -61,7 +62,8 @@ func (d *degraded) Reconcile(ctx context.Context, request reconcile.Request) (re
 		d.events.ofNode(ctx, node, corev1.EventTypeNormal, "Forward", EventRestored, "accelerated again")
 	}
 	for _, p := range te.Status.Problems {
-		if now.problems[p] = true; !before.problems[p] {
+		which := v1beta1.Problem{Object: p.Object, Reason: p.Reason}
+		if now.problems[which] = true; !before.problems[which] {
 			d.events.ofNode(ctx, node, corev1.EventTypeWarning, "Apply", p.Reason, fmt.Sprintf("%s: %s", p.Object, p.Message))
 		}
 	}

@@ -45,5 +45,7 @@ func TestANodeThatIsDegradedGetsOneEventForEachChange(t *testing.T) {
 		{Object: "Gateway/gw-bad", Reason: "BadCIDR", Message: "every node says so"},
 	}
 	says(baseline, "Warning CNIConfigRewritten CNI/10-pods.conflist: somebody rewrites it")
+	baseline.Problems[0].Message = "somebody rewrites it, put back 2 times" // the same problem
+	says(baseline)
 	says(v1beta1.TunnelEndpointStatus{Datapath: v1beta1.DatapathAccelerated}, "Normal "+controller.EventRestored+" accelerated again")
 }
