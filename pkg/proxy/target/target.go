@@ -93,6 +93,9 @@ func ParseHost(text string) (Host, error) {
 		return Host{Address: a.Unmap()}, nil
 	}
 	name := strings.ToLower(strings.TrimSuffix(text, "."))
+	if _, err := netip.ParseAddr(name); err == nil {
+		return Host{}, fmt.Errorf("%s is an address, which has no dot at its end", shown(text))
+	}
 	if name == "" || len(name) > maxName {
 		return Host{}, fmt.Errorf("%s is no name of a node: it has %d bytes", shown(text), len(name))
 	}

@@ -24,6 +24,7 @@ func TestParse(t *testing.T) {
 		"", ":", ":80", "a:", "a:0", "a:65536", "a:+80", "a:-1", "a:http", "a b:80", "a_b:80", "-a:80", "a-:80", "a..b:80",
 		"[10.0.0.1]:80", "[fd00::1]80", "[fd00::1]:", "[fd00::1:80", "fe80::1%eth0", "user@a:80", "a/b:80", "a\r\nb:80",
 		strings.Repeat("a", 64) + ":80", strings.Repeat("a.", 127) + "a:80", "ü:80",
+		"0.0.0.0.", "10.0.0.1.:443",
 	} {
 		if got, err := Parse(text, 80); err == nil {
 			t.Errorf("%q is read as %v, and should be refused", text, got)
@@ -36,7 +37,7 @@ func TestParse(t *testing.T) {
 
 // What is accepted reads the same again, and nothing in it can break out of a header or a line.
 func FuzzHost(f *testing.F) {
-	for _, seed := range []string{"a:80", "10.0.0.1:1", "[fd00::1]:443", "a.b.", "[", "a:b:c", "%", "A:65535"} {
+	for _, seed := range []string{"a:80", "10.0.0.1:1", "[fd00::1]:443", "a.b.", "[", "a:b:c", "%", "A:65535", "10.0.0.1.:80"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
