@@ -201,6 +201,7 @@ func (h *Hub) keep(t *accepted) {
 	defer cancel()
 	ticker := time.NewTimer(0)
 	defer ticker.Stop()
+	wasIdle := false
 	for {
 		select {
 		case <-t.link.closed:
@@ -229,9 +230,10 @@ func (h *Hub) keep(t *accepted) {
 			}
 			idle := t.retired && t.streams.Load() == 0
 			h.mu.Unlock()
-			if idle {
-				t.end() // nobody needs it any more
+			if idle && wasIdle {
+				t.end() // nobody needs it, nor did one silence ago: a region that comes right back finds it again
 			}
+			wasIdle = idle
 			ticker.Reset(h.Limits.Silence)
 		}
 	}
@@ -244,7 +246,8 @@ func (h *Hub) lossOf(l *link) (how metrics.Loss, lost bool) {
 	switch {
 	case errors.As(err, &network) && network.Timeout():
 		return metrics.LostSilent, true
-	case errors.Is(err, net.ErrClosed): // HTTP/2 has closed it: no ping was answered, or the peer wanted it to end
+	// HTTP/2 has closed it: no ping was answered, or the peer wanted it to end. The reader may not have seen that yet.
+	case err == nil, errors.Is(err, net.ErrClosed):
 		return metrics.LostSilent, l.quiet() >= h.Limits.Silence
 	}
 	return metrics.LostClosed, true
