@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/containernetworking/cni/pkg/skel"
-
 	"github.com/ravencni/raven/pkg/cni"
 	"github.com/ravencni/raven/pkg/version"
 )
@@ -18,6 +16,5 @@ func main() {
 		fmt.Println(cni.Type, "version", version.String())
 		return
 	}
-	var p cni.Plugin
-	skel.PluginMainFuncs(p.Funcs(), cni.Versions, "CNI plugin "+cni.Type+" "+version.String())
+	cni.Main("CNI plugin " + cni.Type + " " + version.String())
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/containernetworking/cni/pkg/skel"
@@ -28,8 +29,9 @@ type attachment struct {
 	tree    *os.File // locked, shared
 }
 
-// attachment opens everything that concerns one pod's interface. The caller closes it.
-func (p *Plugin) attachment(args *skel.CmdArgs) (a *attachment, err error) {
+// attachment opens everything that concerns one pod's interface, and waits for other runs for as long as said. The caller
+// closes it.
+func (p *Plugin) attachment(args *skel.CmdArgs, wait time.Duration) (a *attachment, err error) {
 	tcx := p.tcx()
 	a = &attachment{}
 	defer func() {
@@ -41,7 +43,7 @@ func (p *Plugin) attachment(args *skel.CmdArgs) (a *attachment, err error) {
 	if a.objects, err = open(p.root(), tcx); err != nil {
 		return a, err
 	}
-	if a.sandbox, err = openSandbox(args.Netns); err != nil {
+	if a.sandbox, err = p.sandbox(args.Netns, wait); err != nil {
 		return a, err
 	}
 	if a.conn, err = rtnl.Open(); err != nil {
@@ -50,7 +52,7 @@ func (p *Plugin) attachment(args *skel.CmdArgs) (a *attachment, err error) {
 	if a.veth, err = a.sandbox.veth(a.conn, args.IfName); err != nil {
 		return a, err
 	}
-	if a.tree, err = a.lockTree(unix.LOCK_SH); err != nil {
+	if a.tree, err = a.lockTree(unix.LOCK_SH, wait); err != nil {
 		return a, err
 	}
 	own := map[ebpf.ProgramID]bool{a.id: true}
@@ -126,7 +128,11 @@ func holds(conn *rtnl.Conn, index int, addr netip.Addr) bool {
 
 // accelerate attaches the program to the pod's veth and makes the pod known to the others.
 func (p *Plugin) accelerate(_ *config, args *skel.CmdArgs) error {
-	a, err := p.attachment(args)
+	wait := addWait
+	if p.handed != nil {
+		wait = patientWait
+	}
+	a, err := p.attachment(args, wait)
 	if err != nil {
 		return err
 	}
@@ -163,7 +169,7 @@ func (a *attachment) withdraw() error {
 
 // forget removes what the plugin or the daemon made for a pod.
 func (p *Plugin) forget(c *config, args *skel.CmdArgs) error {
-	a, err := p.attachment(args)
+	a, err := p.attachment(args, patientWait)
 	if err == nil {
 		defer a.close()
 		return a.withdraw()
@@ -214,7 +220,7 @@ func (p *Plugin) Check(args *skel.CmdArgs) error {
 }
 
 func (p *Plugin) check(args *skel.CmdArgs) error {
-	a, err := p.attachment(args)
+	a, err := p.attachment(args, patientWait)
 	if err != nil {
 		return err
 	}

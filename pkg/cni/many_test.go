@@ -41,6 +41,26 @@ func TestPodsThatAreMadeAndDeletedAtOnceLeaveNothingBehind(t *testing.T) {
 	})
 }
 
+// An ADD leaves its work to another run, and a pod may be deleted before that has begun.
+func TestADELThatComesAtOnceWaitsForWhatTheADDHasLeft(t *testing.T) {
+	onNode(t, func(t *testing.T, w *world) {
+		w.agent()
+		c := w.chain("1.1.0", "ptp", ours)
+		for i := range 8 {
+			rt := w.runtimeConf(fmt.Sprintf("pod-%d", i))
+			_, err := w.runtime.AddNetworkList(context.Background(), c, rt)
+			must(t, err)
+			w.del(c, rt)
+			w.settle(rt) // a run that the DEL did not wait for would be waiting for the DEL
+			w.expectNothingLeft()
+		}
+		// What was left did find its pod.
+		if n := strings.Count(w.said(), "msg=done command=ADD"); n != 16 {
+			t.Errorf("%d lines on an ADD or its rest, want 16; the plugin said:\n%s", n, w.said())
+		}
+	})
+}
+
 func TestConcurrentADDsAndDELsOfOnePodDoNoHarm(t *testing.T) {
 	onNode(t, func(t *testing.T, w *world) {
 		w.agent()

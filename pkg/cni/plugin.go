@@ -41,6 +41,10 @@ type Plugin struct {
 	ForceClsact bool
 	// Out takes the result; nil: os.Stdout.
 	Out io.Writer
+	// Background has an ADD leave the pod's acceleration to another run of this program, which is Main's.
+	Background bool
+	// handed is the pod's network namespace, locked, in a run that was left behind; else nil.
+	handed *os.File
 }
 
 // Funcs are the plugin's commands.
@@ -58,7 +62,11 @@ func (p *Plugin) Add(args *skel.CmdArgs) error {
 		return types.NewError(types.ErrInvalidNetworkConfig, Type+" makes no network of its own: put it after the "+
 			"plugin that does, in the same list of plugins", "")
 	}
-	p.attempt(c, "ADD", args, p.accelerate)
+	do := p.accelerate
+	if p.Background {
+		do = p.leave
+	}
+	p.attempt(c, "ADD", args, do)
 	out := p.Out
 	if out == nil {
 		out = os.Stdout

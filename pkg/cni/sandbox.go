@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -13,12 +14,17 @@ import (
 )
 
 // sandbox is a pod's network namespace, open and locked: two runs of the plugin for one pod follow one another.
-type sandbox struct{ file *os.File }
+type sandbox struct {
+	file *os.File
+	// handed: the lock was given to this process, and is its until the end, so that what it says last is in the log before
+	// anybody else goes on.
+	handed bool
+}
 
 // errGone says that there is no such network namespace any more.
 var errGone = errors.New("the pod's network namespace has gone")
 
-func openSandbox(path string) (*sandbox, error) {
+func openSandbox(path string, wait time.Duration) (*sandbox, error) {
 	if path == "" {
 		return nil, errGone
 	}
@@ -29,18 +35,27 @@ func openSandbox(path string) (*sandbox, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the pod's network namespace: %w", err)
 	}
+	return lockSandbox(f, wait)
+}
+
+// lockSandbox takes over a file, and closes it where it fails.
+func lockSandbox(f *os.File, wait time.Duration) (*sandbox, error) {
 	// What is left of a namespace that was unmounted is an empty file.
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil || fs.Type != unix.NSFS_MAGIC && fs.Type != unix.PROC_SUPER_MAGIC {
 		return nil, errors.Join(errGone, err, f.Close())
 	}
-	if err := flock(f, unix.LOCK_EX); err != nil {
+	if err := flock(f, unix.LOCK_EX, wait); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock the pod's network namespace: %w", err), f.Close())
 	}
-	return &sandbox{f}, nil
+	return &sandbox{file: f}, nil
 }
 
-func (s *sandbox) close() { _ = s.file.Close() }
+func (s *sandbox) close() {
+	if !s.handed {
+		_ = s.file.Close()
+	}
+}
 
 // veth finds the host's end of the pod's interface. It is *unable where that is no veth to this namespace.
 func (s *sandbox) veth(conn *rtnl.Conn, ifName string) (device.Device, error) {

@@ -34,7 +34,7 @@ func (p *Plugin) collect(log *slog.Logger) error {
 // sweep removes pins whose devices have gone, and entries of raven_pods whose devices have gone or, where it looks into
 // the pods too, do not hold the address any more.
 func (o *objects) sweep(intoPods bool) error {
-	lock, err := o.lockTree(unix.LOCK_EX)
+	lock, err := o.lockTree(unix.LOCK_EX, patientWait)
 	if err != nil {
 		return err
 	}

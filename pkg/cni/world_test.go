@@ -25,6 +25,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/ravencni/raven/pkg/apis/raven/v1beta1"
 	"github.com/ravencni/raven/pkg/datapath"
@@ -37,8 +38,7 @@ import (
 // TestMain lets the test binary be the plugin, so that the real program runs, with the race detector where tests do.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == Type {
-		var p Plugin
-		skel.PluginMainFuncs(p.Funcs(), Versions, "CNI plugin under test")
+		Main("CNI plugin under test")
 		return
 	}
 	os.Exit(m.Run())
@@ -163,7 +163,17 @@ func (w *world) add(c *libcni.NetworkConfigList, rt *libcni.RuntimeConf) *types1
 	if err != nil {
 		w.t.Fatalf("ADD %s: %v", rt.ContainerID, err)
 	}
+	w.settle(rt)
 	return current(w.t, r)
+}
+
+// settle waits for what an ADD left to another run: that has the lock until it is done.
+func (w *world) settle(rt *libcni.RuntimeConf) {
+	w.t.Helper()
+	f, err := os.Open(rt.NetNS)
+	must(w.t, err)
+	defer f.Close()
+	must(w.t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
 }
 
 func (w *world) del(c *libcni.NetworkConfigList, rt *libcni.RuntimeConf) {
