@@ -126,7 +126,7 @@ test-lab: build ## Test the real agents in the lab: regions in network namespace
 test-kernels: build ## Boot Debian's 6.1 and 6.12 under QEMU, test there and print what passed (root; an hour or more)
 	$(as_root)
 	@hack/install-deps.sh test kernels ipsec
-	CGO_ENABLED=0 go test -c -o bin/ ./bpf ./pkg/datapath/accel ./pkg/tunnel/wireguard ./pkg/tunnel/ipsec
+	CGO_ENABLED=0 go test -c -o bin/ ./bpf ./pkg/datapath/accel ./pkg/tunnel/wireguard ./pkg/tunnel/ipsec ./pkg/tunnel/conformance
 	@bin/raven-kernels test $(KERNELSFLAGS)
 
 .PHONY: test-ipsec
@@ -134,6 +134,7 @@ test-ipsec: ## Test the IPsec driver with strongSwan's charon between network na
 	$(as_root)
 	@hack/install-deps.sh test ipsec
 	RAVEN_TEST_IPSEC=1 go test -race -count=1 -timeout 10m $(TESTFLAGS) ./pkg/tunnel/ipsec/...
+	RAVEN_TEST_DRIVERS=wireguard-userspace,ipsec-userspace go test -race -count=1 -timeout 10m $(TESTFLAGS) ./pkg/tunnel/conformance
 
 .PHONY: test-faults
 test-faults: build ## Break nodes of a lab in more than forty ways, each to be diagnosed by ravenctl (root)

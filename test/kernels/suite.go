@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	drivers "github.com/ravencni/raven/pkg/tunnel/conformance"
 )
 
 // Suite is what one boot of a kernel tells: one check, or each check of the lab.
@@ -50,6 +52,12 @@ func Suites(bin, tree string) []Suite {
 	kernelWireGuard.Env = []string{"RAVEN_TEST_WIREGUARD=kernel"}
 	lab := &Job{Command: append([]string{filepath.Join(bin, "raven-lab"), "check", "--report"}, LabChecks...), Dir: tree, Memory: 2048,
 		Modules: []string{"wireguard", "vxlan"}, Limit: 45 * time.Minute}
+	conformance := func(driver string, modules ...string) *Job {
+		job := tests("conformance.test", "pkg/tunnel/conformance", 30*time.Minute, "-test.run", "^TestEveryDriver$")
+		job.Env = []string{drivers.Variable + "=" + driver, drivers.SlowVariable + "=1"}
+		job.Modules = append(job.Modules, modules...)
+		return job
+	}
 	kernelIPsec := tests("ipsec.test", "pkg/tunnel/ipsec", 30*time.Minute,
 		"-test.run", "^(TestTwoGateways|TestRenewingAllKeys|TestCharonsDeath|TestStatesGrow|TestWhatADeadCharon|TestEachPeerHas|TestTheDriver)")
 	kernelIPsec.Env = []string{"RAVEN_TEST_IPSEC=1", "RAVEN_TEST_IPSEC_ESP=kernel"}
@@ -61,6 +69,8 @@ func Suites(bin, tree string) []Suite {
 		{Name: "packets", Driver: DriverNone, Job: packets},
 		{Name: "attachments, restarts, upgrades", Driver: DriverNone, Job: tests("accel.test", "pkg/datapath/accel", 30*time.Minute,
 			"-test.run", "Attached|RestartedDaemon|Cleanup|ByHandComesBack|Upgrade|Foreign|Layout|Kfunc|TCX")},
+		{Name: "conformance", Driver: DriverWireGuard, Checks: drivers.Behaviours, Job: conformance("wireguard-kernel", "wireguard"), read: readSubtests},
+		{Name: "conformance", Driver: DriverIPsec, Checks: drivers.Behaviours, Job: conformance("ipsec-kernel"), read: readSubtests},
 		{Name: "driver", Driver: DriverWireGuard, Job: kernelWireGuard},
 		{Name: "driver", Driver: DriverIPsec, Job: kernelIPsec},
 		{Name: "lab", Driver: DriverWireGuard, Checks: LabChecks, Job: lab, read: readLab},
@@ -110,6 +120,41 @@ var (
 	failedTest = regexp.MustCompile(`(?m)^--- FAIL: \S+`)
 	passedTest = regexp.MustCompile(`(?m)^--- PASS: \S+`)
 )
+
+// subtest is a line about a test two levels below the top, and skipped the line with the reason above one.
+var subtest = regexp.MustCompile(`(?m)^ {8}--- (PASS|FAIL|SKIP): [^/\s]+/[^/\s]+/(\S+) \(([0-9.]+)s\)`)
+
+// readSubtests takes the output of tests apart whose checks are subtests of subtests.
+func readSubtests(o Outcome) map[string]Cell {
+	cells := map[string]Cell{}
+	for _, m := range subtest.FindAllStringSubmatch(o.Output, -1) {
+		switch m[1] {
+		case "PASS":
+			cells[m[2]] = Cell{State: Passed, Note: m[3] + " s"}
+		case "SKIP":
+			cells[m[2]] = Cell{State: NotRun, Note: reasonOf(o.Output, m[2])}
+		default:
+			cells[m[2]] = Cell{State: Failed, Note: cmp.Or(reasonOf(o.Output, m[2]), "it gave no reason")}
+		}
+	}
+	return cells
+}
+
+// reasonOf is the last that a subtest logged.
+func reasonOf(output, name string) (reason string) {
+	_, after, _ := strings.Cut(output, "/"+name+"\n")
+	for line := range strings.Lines(after) {
+		if strings.HasPrefix(line, "=== ") || strings.HasPrefix(line, "--- ") {
+			break
+		}
+		if m := logged.FindStringSubmatch(line); m != nil {
+			reason = m[1]
+		}
+	}
+	return reason
+}
+
+var logged = regexp.MustCompile(`^\s+\S+_test\.go:\d+: (.*)`)
 
 // LabOutcome is one line of the report of raven-lab check.
 type LabOutcome struct {
