@@ -150,6 +150,7 @@ test-lab-ipsec: build ## Run the lab's checks with IPsec (root, some minutes)
 	$(as_root)
 	@hack/install-deps.sh test ipsec
 	bin/raven-lab check --vpn-driver=ipsec $$(bin/raven-lab check | awk '$$1 !~ /^($(without))$$/ { print $$1 }')
+	RAVEN_TEST_IPSEC=1 go test -race -count=1 -timeout 10m $(TESTFLAGS) -run '^TestSwitching' ./test/lab
 
 e2e_images := dist/e2e
 .PHONY: e2e

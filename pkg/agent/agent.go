@@ -51,6 +51,8 @@ type Agent struct {
 
 	// Owned by the loop.
 	driver      tunnel.Driver
+	port        topology.PortChoice
+	other       *switching // nil but while the driver changes
 	elected     *source.Elected
 	limiter     *rate.Limiter
 	plan        *topology.Plan // of the last pass

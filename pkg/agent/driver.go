@@ -5,16 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/ravencni/raven/pkg/topology"
 	"github.com/ravencni/raven/pkg/tunnel"
 )
 
 // chooseDriver makes the driver that the configuration names. Where that cannot be done the one in use stays, and an
-// agent that has none yet gives up. What other drivers left behind, in this life or in an earlier one, is removed first:
-// they would hold the same port and the same prefixes.
-func (a *Agent) chooseDriver(ctx context.Context, name string) error {
-	if a.driver != nil && a.driver.Name() == name {
+// agent that has none yet gives up. A gateway whose tunnels carry traffic runs both for a while. In all other cases what
+// other drivers left behind, in this life or in an earlier one, is removed first: they would hold the same port and the
+// same prefixes.
+func (a *Agent) chooseDriver(ctx context.Context, state topology.State, now time.Time) error {
+	name := state.Config.Driver
+	if a.other != nil {
+		a.carryOnSwitch(ctx, state, name, now)
+	}
+	if a.driver != nil && (a.driver.Name() == name || a.other != nil) {
 		delete(a.problemsNow, "driver")
 		return nil
 	}
@@ -29,15 +35,23 @@ func (a *Agent) chooseDriver(ctx context.Context, name string) error {
 		}}
 		return nil
 	}
+	delete(a.problemsNow, "driver")
 	if a.driver != nil {
+		if a.beginSwitch(ctx, driver, now) {
+			return nil
+		}
 		a.Log.Info("the tunnel driver changes", "from", a.driver.Name(), "to", name)
 	}
-	delete(a.problemsNow, "driver")
-	a.driver = driver
-	if err := a.cleanDrivers(ctx, name); err != nil {
+	a.driver, a.port = driver, topology.PortKept
+	a.clean(ctx, name)
+	return nil
+}
+
+// clean removes what every driver but one left behind.
+func (a *Agent) clean(ctx context.Context, but string) {
+	if err := a.cleanDrivers(ctx, but); err != nil {
 		a.Log.Warn("cannot remove what another tunnel driver left behind", "error", err)
 	}
-	return nil
 }
 
 func (a *Agent) makeDriver(name string) (tunnel.Driver, error) {

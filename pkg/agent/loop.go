@@ -61,7 +61,9 @@ func (a *Agent) loop(ctx context.Context) error {
 
 // overdue says whether everything has to be looked at without another reason. Tunnels that are merely down are no failure
 // of this node: their state alone is read.
-func (a *Agent) overdue() bool { return len(a.failed) > 0 || time.Since(a.View().Passed) >= resync }
+func (a *Agent) overdue() bool {
+	return len(a.failed) > 0 || a.other != nil || time.Since(a.View().Passed) >= resync
+}
 
 // allWell says whether the last pass did all it should, so that a part can be looked at alone.
 func (a *Agent) allWell() bool {
@@ -71,6 +73,9 @@ func (a *Agent) allWell() bool {
 
 // period until the next look, at everything or at the tunnels alone.
 func (a *Agent) period() time.Duration {
+	if a.other != nil {
+		return switchPeriod
+	}
 	if len(a.failed) > 0 {
 		return retry
 	}

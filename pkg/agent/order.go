@@ -29,7 +29,7 @@ func (a *Agent) steps(plan *topology.Plan, driver tunnel.Driver) []step {
 	find := step{name: "host", needed: true, apply: func(_ context.Context, plan *topology.Plan, host *datapath.Host) (int, error) {
 		found, err := a.Resolve(plan, host.Tunnel)
 		if err == nil {
-			found.TunnelPerPeer = host.TunnelPerPeer
+			found.TunnelPerPeer, found.Also = host.TunnelPerPeer, host.Also
 			*host = found
 		}
 		return 0, err
@@ -41,6 +41,9 @@ func (a *Agent) steps(plan *topology.Plan, driver tunnel.Driver) []step {
 	}
 	var build, withdraw []step
 	if plan.Tunnel != nil {
+		if a.other != nil {
+			build = append(build, a.besides())
+		}
 		build = append(build, link)
 	} else {
 		withdraw = append(withdraw, link)

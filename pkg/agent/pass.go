@@ -34,7 +34,7 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 		// Nothing to go by: whatever is in the kernel stays.
 		old := a.View()
 		v.Plan, v.Host, v.Driver, v.Peers = old.Plan, old.Host, old.Driver, old.Peers
-		v.PublicKey, v.Offered = old.PublicKey, old.Offered
+		v.PublicKey, v.Offered, v.Also = old.PublicKey, old.Offered, old.Also
 		v.UnderlayMTU, v.KeyRequest, v.PeerAddrs = old.UnderlayMTU, old.KeyRequest, old.PeerAddrs
 		v.ListenPort, v.Datapath, v.DatapathReason = old.ListenPort, old.Datapath, old.DatapathReason
 		v.PodsAccelerated, v.PodsNotAccelerated = old.PodsAccelerated, old.PodsNotAccelerated
@@ -51,12 +51,13 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 	if a.Proxy != nil {
 		a.Proxy(state)
 	}
-	if err := a.chooseDriver(ctx, state.Config.Driver); err != nil {
+	if err := a.chooseDriver(ctx, state, begin); err != nil {
 		return err
 	}
 	state.Config.Driver = a.driver.Name()
 	a.rotateKey(ctx, state, begin)
 	plan := a.compile(state, in.Throws, why)
+	a.compileOther()
 	a.checkNodeIP(plan)
 
 	var host datapath.Host
@@ -72,6 +73,7 @@ func (a *Agent) pass(ctx context.Context, why string) error {
 	a.notAccelerated(v)
 	v.ListenPort = listenPort(plan, state.Config)
 	v.PublicKey, v.Offered = a.publicKey(ctx, plan, state.Endpoints)
+	v.Also = a.alsoOffered(ctx)
 	v.KeyRequest = a.keyRequest
 	v.Peers, v.PeerAddrs = a.peers(ctx), peerAddrs(plan, state.Nodes)
 	v.Passed = time.Now()
@@ -181,7 +183,7 @@ func (a *Agent) track(host datapath.Host) {
 	for _, l := range append(slices.Clone(host.Underlays), host.Outers...) {
 		indices = append(indices, l.Index)
 	}
-	for _, d := range host.Tunnels() {
+	for _, d := range host.Incoming() {
 		indices = append(indices, d.Index)
 	}
 	a.Track(indices...)

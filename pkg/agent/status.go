@@ -140,7 +140,11 @@ func endpointStatus(v *view.View, last *v1beta1.TunnelEndpointStatus) v1beta1.Tu
 		Datapath: v.Datapath, DatapathReason: v.DatapathReason, KeyRequest: v.KeyRequest,
 	}
 	if v.Offered {
-		s.Tunnels = []v1beta1.TunnelPort{{Driver: v.Driver, Port: v.ListenPort, PublicKey: v.PublicKey}}
+		second := v.Plan.Tunnel != nil && v.Plan.Tunnel.Second
+		s.Tunnels = []v1beta1.TunnelPort{{Driver: v.Driver, Port: v.ListenPort, Second: second, PublicKey: v.PublicKey}}
+		if v.Also != nil {
+			s.Tunnels = append(s.Tunnels, *v.Also)
+		}
 	}
 	known := map[string]v1beta1.PeerHealth{}
 	if last != nil {

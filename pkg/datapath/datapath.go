@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"context"
+	"slices"
 
 	"github.com/ravencni/raven/pkg/datapath/accel/pintree"
 	"github.com/ravencni/raven/pkg/topology"
@@ -47,7 +48,13 @@ type Host struct {
 	Tunnel tunnel.Device
 	// TunnelPerPeer are the devices of a driver that has one for each peer, sorted by name.
 	TunnelPerPeer []tunnel.Device
+	// Also are the devices of a driver that the region switches to or from: what peers send by it is taken, and nothing is
+	// led into them.
+	Also []tunnel.Device
 }
+
+// Incoming are all devices that other regions' packets come out of.
+func (h Host) Incoming() []tunnel.Device { return slices.Concat(h.Tunnels(), h.Also) }
 
 // Tunnels are all devices of the driver.
 func (h Host) Tunnels() []tunnel.Device {

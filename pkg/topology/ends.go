@@ -41,6 +41,16 @@ func activeTunnels(gw *v1beta1.Gateway) []*v1beta1.Endpoint {
 	return out
 }
 
+// TunnelNodes names the nodes that hold the tunnels of regions.
+func TunnelNodes(gateways []*v1beta1.Gateway) (names []string) {
+	for _, gw := range gateways {
+		for _, e := range activeTunnels(gw) {
+			names = append(names, e.NodeName)
+		}
+	}
+	return names
+}
+
 // findActive picks the node that holds the region's tunnels: the first active tunnel endpoint that is a member and has
 // an address.
 func (m *model) findActive(r *region) {
@@ -127,18 +137,15 @@ func (m *model) findDial(r *region) {
 	}
 }
 
-// dialPort is the endpoint's publicPort, else its port, else what the node published, else the configured one.
+// dialPort is the endpoint's publicPort, else its port, else what the node published, else the configured one. The second
+// port is known by the node's word alone, and what forwards a publicPort does not lead there.
 func (m *model) dialPort(r *region) uint16 {
 	e := r.end.endpoint
-	published := 0
-	if te := m.endpoints[e.NodeName]; te != nil {
-		for _, t := range te.Status.Tunnels {
-			if t.Driver == m.config.Driver {
-				published = t.Port
-			}
-		}
+	t := m.published(e.NodeName)
+	if t.Second && t.Port > 0 {
+		return firstPort(t.Port)
 	}
-	return firstPort(e.PublicPort, e.Port, published, m.config.TunnelPort)
+	return firstPort(e.PublicPort, e.Port, t.Port, m.config.TunnelPort)
 }
 
 // firstPort returns the first number that is a port, or the tunnel's default.

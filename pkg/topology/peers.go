@@ -13,10 +13,8 @@ const KeepaliveSeconds = 25
 // fillTunnel plans this gateway's peers: every region that it or the other side can dial directly, and at the relays
 // the regions that they relay. A peer's prefixes are filled in with the routes.
 func (p *projection) fillTunnel() {
-	t := &Tunnel{
-		Driver:     p.config.Driver,
-		ListenPort: int(firstPort(p.home.end.endpoint.Port, p.config.TunnelPort)),
-	}
+	t := &Tunnel{Driver: p.config.Driver}
+	t.ListenPort, t.Second = p.listenPort()
 	cost := p.tunnelCost(p.home, p.home)
 	for _, w := range p.ways {
 		if w.via != w.far {

@@ -113,6 +113,8 @@ type Tunnel struct {
 	Driver string
 	// ListenPort is the UDP port.
 	ListenPort int
+	// Second: that is the second port (see PortChoice).
+	Second bool
 	// MTU in bytes of an inner IP packet.
 	MTU int
 	// Peers are the gateways of other regions that this node holds a tunnel to, sorted by Region.

@@ -196,6 +196,24 @@ func TestThePortToDialIsTheFirstThatIsNamed(t *testing.T) {
 	}
 }
 
+func TestTheSecondPortIsDialledAndKeptByTheNodesOwnWord(t *testing.T) {
+	c := natted(1, 1)
+	hub := c.gatewayNamed("hub-0").Status.ActiveEndpoints[0]
+	hub.Port, hub.PublicPort = 4501, 31500
+	port := &c.endpoint("hub-0-1").Status.Tunnels[0]
+	port.Port = 51820
+	equal(t, "port to dial", 31500, int(c.plan("edge-00-1").Tunnel.Peers[0].Endpoint.Port()))
+	port.Second = true
+	equal(t, "port to dial", 51820, int(c.plan("edge-00-1").Tunnel.Peers[0].Endpoint.Port()))
+	for choice, want := range map[PortChoice]int{PortKept: 51820, PortMain: 4501, PortSecond: 51820} {
+		tunnel := Compile(c.State, "hub-0-1", Local{UnderlayMTU: 1500, Port: choice}).Tunnel
+		equal(t, "listening port", want, tunnel.ListenPort)
+		equal(t, "second", want == 51820, tunnel.Second)
+	}
+	hub.Port = 51820
+	equal(t, "listening port", 4500, Compile(c.State, "hub-0-1", Local{Port: PortSecond}).Tunnel.ListenPort)
+}
+
 func TestTheListeningPortIsTheEndpointsNotThePublicOne(t *testing.T) {
 	c := natted(1, 1)
 	e := c.gatewayNamed("hub-0").Status.ActiveEndpoints[0]

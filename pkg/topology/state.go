@@ -42,4 +42,6 @@ type Local struct {
 	Direct bool
 	// Throws are more hosts that must never be looked up in table 9027, such as the API server's address.
 	Throws []netip.Addr
+	// Port chooses where this node's driver listens.
+	Port PortChoice
 }

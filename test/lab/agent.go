@@ -33,6 +33,9 @@ type AgentOptions struct {
 	Acceleration string
 	// Driver is wireguard, ipsec or plain.
 	Driver string
+	// Configured: what names the driver is the ConfigMap in the manifests (see ConfigureDriver), and no flag. Driver is then
+	// the first one.
+	Configured bool
 	// Forwarding is overlay or direct.
 	Forwarding string
 	// Manifests is the folder to read and publish to; empty: the lab's.
@@ -68,7 +71,9 @@ func (o AgentOptions) args(l *Lab, node string) []string {
 	if driver == "" {
 		driver = "wireguard"
 	}
-	args = append(args, "--vpn-driver", driver)
+	if !o.Configured {
+		args = append(args, "--vpn-driver", driver)
+	}
 	if driver == "plain" {
 		args = append(args, "--allow-unencrypted-tunnel")
 	}

@@ -33,6 +33,12 @@ func (l *Lab) WriteManifest(name, content string) error {
 	return nil
 }
 
+// ConfigureDriver makes a driver the cluster's.
+func (l *Lab) ConfigureDriver(driver string) error {
+	return l.WriteManifest("configmap-raven-agent-config.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata:\n"+
+		"  name: raven-agent-config\n  namespace: kube-system\ndata:\n  vpn-driver: "+driver+"\n")
+}
+
 // ReadManifest reads a file of the manifests folder.
 func (l *Lab) ReadManifest(name string) (string, error) {
 	b, err := os.ReadFile(filepath.Join(l.Manifests(), name))

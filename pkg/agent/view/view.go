@@ -37,6 +37,8 @@ type View struct {
 	// themselves otherwise.
 	Offered   bool
 	PublicKey string
+	// Also is a second driver's end of the tunnels, on a gateway that changes from one to the other.
+	Also *v1beta1.TunnelPort
 	// KeyRequest is the request to change the key that was served last.
 	KeyRequest string
 	Peers      []tunnel.PeerStatus

@@ -40,3 +40,28 @@ func TestADeviceOfOnePeerTakesThatPeersSourcesOnly(t *testing.T) {
 		}
 	})
 }
+
+// TestWhileARegionSwitchesBothDriversAreAdmitted has the routes lead to another driver's device, of one peer, and packets
+// still come by raven-wg0.
+func TestWhileARegionSwitchesBothDriversAreAdmitted(t *testing.T) {
+	inWorld(t, topology.RoleGateway, func(t *testing.T, w *world) {
+		w.node.ip("link add raven-ipsec0 type veth peer name far1", "link set raven-ipsec0 up", "link set far1 up")
+		w.host.TunnelPerPeer = []tunnel.Device{{Name: "raven-ipsec0", Peer: "north-1"}}
+		w.host.Also, w.host.Tunnel = []tunnel.Device{w.host.Tunnel}, tunnel.Device{}
+		w.apply(t)
+		w.node.ip("route replace 10.2.0.0/16 dev raven-ipsec0")
+		passes(t, w.remote, "10.2.0.5:7000", "10.1.1.2:7001", w.pod1.listen("10.1.1.2:7001")) // peers still use that driver
+		w.counted(t, CounterWrongRegionSource, 1, func() {
+			w.remote.send("10.66.0.5:7000", "10.1.1.2:7001", "a source of no region")
+		})
+		text := w.node.run("nft", "list", "table", "inet", TableName)
+		if !strings.Contains(text, `iifname "raven-wg0"`) || !strings.Contains(text, `iifname "raven-ipsec*"`) {
+			t.Errorf("the table does not judge both drivers' packets:\n%s", text)
+		}
+
+		// The traffic goes by that one now, and peers still send by the other.
+		w.host.Also, w.host.Tunnel, w.host.TunnelPerPeer = w.host.TunnelPerPeer, w.host.Also[0], nil
+		w.apply(t)
+		passes(t, w.remote, "10.2.0.5:7000", "10.1.1.2:7002", w.pod1.listen("10.1.1.2:7002"))
+	})
+}

@@ -48,7 +48,7 @@ func (c *chainSpec) add(comment string, parts ...match) {
 type roles struct {
 	overlay string   // raven0, or empty
 	tunnels []string // tunnel devices, on a gateway; a * at the end stands for any rest
-	perPeer bool     // each tunnel device leads to one peer only
+	perPeer []string // those of them that lead to one peer only, and that routes lead into
 	gateway bool
 	direct  bool // in-region packets may come and go by the underlay without VXLAN
 	strict  bool // a local source must come from the device that its route names
@@ -67,11 +67,21 @@ func rolesOf(plan *topology.Plan, host datapath.Host, strict bool) roles {
 		}
 		for _, d := range host.TunnelPerPeer {
 			// All by one pattern, so that the number of rules does not grow with the peers.
-			if all := strings.TrimRight(d.Name, "0123456789") + "*"; !slices.Contains(r.tunnels, all) {
-				r.tunnels = append(r.tunnels, all)
+			if all := pattern(d.Name); !slices.Contains(r.perPeer, all) {
+				r.perPeer = append(r.perPeer, all)
 			}
 		}
-		r.perPeer = len(host.TunnelPerPeer) > 0
+		r.tunnels = append(r.tunnels, r.perPeer...)
+		for _, d := range host.Also {
+			name := d.Name
+			if d.Peer != "" {
+				name = pattern(name)
+			}
+			if !slices.Contains(r.tunnels, name) {
+				r.tunnels = append(r.tunnels, name)
+			}
+		}
+		slices.Sort(r.tunnels) // whichever of two drivers the traffic goes by
 	}
 	r.direct = slices.ContainsFunc(plan.NextHops, func(n topology.NextHop) bool { return n.Kind == topology.KindDirect })
 	for _, a := range []netip.Addr{plan.NodeIP4, plan.NodeIP6} {
@@ -81,6 +91,9 @@ func rolesOf(plan *topology.Plan, host datapath.Host, strict bool) roles {
 	}
 	return r
 }
+
+// pattern matches all devices that are named like one but for the number at the end.
+func pattern(device string) string { return strings.TrimRight(device, "0123456789") + "*" }
 
 // devices are Raven's own, in order.
 func (r roles) devices() []string {
@@ -150,10 +163,10 @@ func (r roles) fromOverlay(f family) chainSpec {
 func (r roles) fromTunnel(f family) chainSpec {
 	c := chainSpec{name: "from_tunnel" + f.suffix}
 	c.add("", f.is(), f.srcNotIn(setRemote), goTo("inner_refused"))
-	if r.perPeer {
+	for _, t := range r.perPeer {
 		// A device that serves several peers knows what may come from each. Here the routes say it: they lead each prefix to
 		// the one device of its peer.
-		c.add("source of another peer", notReverseDevice(), goTo("inner_refused"))
+		c.add("source of another peer", iifIs(t), notReverseDevice(), goTo("inner_refused"))
 	}
 	c.add("transit: policy is decided at its ends", f.is(), f.dstIn(setInRegion), notrackAccept())
 	c.add("relay", f.is(), f.dstIn(setRemote), notrackAccept())

@@ -46,7 +46,7 @@ func wanted(plan *topology.Plan, h datapath.Host) (*state, error) {
 			want.rules = append(want.rules, rule(family, datapath.TableRemote, ""))
 		}
 		// Without a tunnel device nothing comes out of one, and a rule without `iif` would catch the gateway's own traffic.
-		if tunnels := h.Tunnels(); len(inRegion) > 0 && len(tunnels) > 0 {
+		if tunnels := h.Incoming(); len(inRegion) > 0 && len(tunnels) > 0 {
 			want.routes[datapath.TableInRegion] = append(want.routes[datapath.TableInRegion], inRegion...)
 			for _, d := range tunnels {
 				want.rules = append(want.rules, rule(family, datapath.TableInRegion, d.Name))

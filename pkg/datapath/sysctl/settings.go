@@ -38,7 +38,7 @@ func ownDeviceSettings(plan *topology.Plan, host datapath.Host) (settings []sett
 		names = append(names, datapath.OverlayDevice)
 	}
 	if plan.Tunnel != nil {
-		for _, d := range host.Tunnels() {
+		for _, d := range host.Incoming() {
 			names = append(names, d.Name)
 		}
 	}

@@ -18,6 +18,10 @@ type TunnelPort struct {
 	// +kubebuilder:validation:Maximum=65535
 	// +optional
 	Port int `json:"port,omitempty"`
+	// Second: the port is the gateway's second one, since another driver had the main port when this one came. It is dialled
+	// as it is, whatever the Gateway says of ports.
+	// +optional
+	Second bool `json:"second,omitempty"`
 	// PublicKey is the node's public key in the driver's own notation (WireGuard: base64 of 32 bytes).
 	// +optional
 	PublicKey string `json:"publicKey,omitempty"`
@@ -70,7 +74,7 @@ type TunnelEndpointStatus struct {
 	// Gateway is the region that the node believes to be in; empty: none.
 	// +optional
 	Gateway string `json:"gateway,omitempty"`
-	// Tunnels lists the drivers that this node can terminate, with key and port.
+	// Tunnels lists the drivers that this node can terminate, with key and port. Its traffic goes by the first.
 	// +listType=map
 	// +listMapKey=driver
 	// +optional
