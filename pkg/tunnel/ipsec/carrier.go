@@ -11,8 +11,8 @@ type carrier interface {
 	do(f func() error) error
 	// config is charon's configuration, with the path of its VICI socket.
 	config(socket string) string
-	// ready is called as soon as charon answers.
-	ready() error
+	// ready is called as soon as charon answers, which is process pid.
+	ready(pid int) error
 	// prepare makes what the connections of want need, and returns the number of writes; the peers that it names cannot be
 	// had, for the reasons in the error.
 	prepare(ctx context.Context, want *Desired) (changes int, without map[string]bool, err error)

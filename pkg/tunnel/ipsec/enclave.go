@@ -81,8 +81,8 @@ func (e *enclave) furnish() (err error) {
 	if err != nil {
 		return fmt.Errorf("find the way out of charon's namespace: %w", err)
 	}
-	if err := e.nl.LinkSetMTU(l, outsideMTU); err != nil {
-		return fmt.Errorf("set the MTU of the way out of charon's namespace: %w", err)
+	if err := errors.Join(e.nl.LinkSetMTU(l, outsideMTU), e.nl.LinkSetTxQLen(l, queueLength)); err != nil {
+		return fmt.Errorf("set MTU and queue of the way out of charon's namespace: %w", err)
 	}
 	for _, a := range insideAddresses {
 		if err := e.addAddress(l, a); err != nil {

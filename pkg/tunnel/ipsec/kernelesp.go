@@ -49,7 +49,7 @@ func newKernelESP(host int, device string, port int) (*kernelESP, error) {
 // config keeps charon from taking our own devices' addresses, which are the node's once more, for other ways to it, and
 // our tables for ways to its peers. Port 0: nothing of IKE leaves but by the one port.
 func (k *kernelESP) config(socket string) string {
-	ignored := []string{datapath.OverlayDevice}
+	ignored := []string{datapath.OverlayDevice, otherDevice}
 	for n := range mostIgnored {
 		ignored = append(ignored, baseName(k.device)+strconv.Itoa(n))
 	}
@@ -58,10 +58,13 @@ func (k *kernelESP) config(socket string) string {
 	return fmt.Sprintf(charonConfig, "kernel-netlink", 0, k.port, more, socket, "")
 }
 
+// otherDevice is WireGuard's, which is there, too, while a region changes from one driver to the other.
+const otherDevice = "raven-wg0"
+
 // mostIgnored bounds the list of devices that charon is told to ignore; it compares whole names only.
 const mostIgnored = 256
 
-func (k *kernelESP) ready() error { return nil }
+func (k *kernelESP) ready(int) error { return nil }
 
 func (k *kernelESP) prepare(_ context.Context, want *Desired) (changes int, without map[string]bool, err error) {
 	without = map[string]bool{}

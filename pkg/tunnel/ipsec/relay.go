@@ -22,8 +22,6 @@ const (
 	natPort = 4500
 	// largestDatagram in bytes that the relay carries.
 	largestDatagram = 65535 - headroom
-	// socketBuffer in bytes takes bursts; the kernel grants as much of it as net.core.rmem_max allows.
-	socketBuffer = 4 << 20
 	// rememberedPeers bounds what strangers can make the relay remember.
 	rememberedPeers = 4096
 )
@@ -120,6 +118,7 @@ func openPort(ctx context.Context, network string, port int) (*net.UDPConn, erro
 			} else {
 				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT)
 			}
+			err = errors.Join(err, widen(int(fd)))
 		})
 		return errors.Join(controlErr, err)
 	}}
@@ -137,7 +136,7 @@ func openPort(ctx context.Context, network string, port int) (*net.UDPConn, erro
 	} else {
 		err = ipv6.NewPacketConn(c).SetControlMessage(ipv6.FlagDst, true)
 	}
-	err = errors.Join(err, c.SetReadBuffer(socketBuffer), c.SetWriteBuffer(socketBuffer))
+	err = errors.Join(err, c.SetWriteBuffer(socketBuffer))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare UDP port %d for IPsec: %w", port, err), c.Close())
 	}

@@ -46,7 +46,7 @@ func startSession(ctx context.Context, opts DaemonOptions, host, port int, log *
 	if err != nil {
 		return s, err
 	}
-	if err := s.carrier.ready(); err != nil {
+	if err := s.carrier.ready(s.charon.cmd.Process.Pid); err != nil {
 		return s, err
 	}
 	s.connections = newConnections(s.carrier.terms(), s.charon.ask, s.carrier.settled, why)

@@ -16,6 +16,7 @@ type userspace struct {
 	host      int
 	device    string
 	addresses []netip.Addr
+	log       *slog.Logger
 }
 
 // newUserspace makes charon's device appear as device in the namespace host.
@@ -26,14 +27,19 @@ func newUserspace(host int, device string, log *slog.Logger) (*userspace, error)
 	}
 	outside := e.outside
 	e.outside = -1 // the relay's from here on
-	return &userspace{enclave: e, relay: newRelay(outside, log), host: host, device: device}, nil
+	return &userspace{enclave: e, relay: newRelay(outside, log), host: host, device: device, log: log}, nil
 }
 
 func (u *userspace) config(socket string) string {
 	return fmt.Sprintf(charonConfig, "kernel-libipsec kernel-netlink", 500, natPort, "", socket, "kernel-libipsec {\n      allow_peer_ts = yes\n    }")
 }
 
-func (u *userspace) ready() error { return u.releaseDevice(u.host, u.device) }
+func (u *userspace) ready(pid int) error {
+	if sockets, err := widenAll(pid); err != nil || sockets == 0 {
+		u.log.Warn("charon's UDP sockets keep their small buffers, and packets are lost where processors are busy", "sockets", sockets, "error", err)
+	}
+	return u.releaseDevice(u.host, u.device)
+}
 
 func (u *userspace) prepare(ctx context.Context, want *Desired) (changes int, without map[string]bool, err error) {
 	if u.relay.serves() != want.Port {
