@@ -35,13 +35,14 @@ type ProbeResult struct {
 	Sent, Received int
 	// Lost are the sequence numbers without an answer.
 	Lost []int
-	// Gap is the longest time between two answers that follow one another.
-	Gap time.Duration
+	// Gap is the longest time between two answers that follow one another, and Since when it began.
+	Gap   time.Duration
+	Since time.Time
 }
 
 func (r ProbeResult) String() string {
-	return fmt.Sprintf("%d sent, %d received, %d lost, longest silence %s", r.Sent, r.Received, len(r.Lost),
-		r.Gap.Round(time.Millisecond))
+	return fmt.Sprintf("%d sent, %d received, %d lost, longest silence %s from %s", r.Sent, r.Received, len(r.Lost),
+		r.Gap.Round(time.Millisecond), r.Since.UTC().Format("15:04:05.000"))
 }
 
 // Probe begins to send one echo request per interval from the host. The first answer has come when it returns.
@@ -202,8 +203,8 @@ func (p *Prober) Stop(ctx context.Context) (ProbeResult, error) {
 			r.Lost = append(r.Lost, seq)
 			continue
 		}
-		if !previous.IsZero() {
-			r.Gap = max(r.Gap, at.Sub(previous))
+		if gap := at.Sub(previous); !previous.IsZero() && gap > r.Gap {
+			r.Gap, r.Since = gap, previous
 		}
 		previous = at
 	}

@@ -103,16 +103,16 @@ func conflictsAreNamed(w *world, _ proxytest.Authority) {
 	}
 }
 
-// fromCloud connects from cloud-2, a node of the proxy's region that is none.
-func (w *world) fromCloud(address string) net.Conn {
-	w.Helper()
-	var c net.Conn
-	w.must(w.lab.Host("cloud-2").Do(func() (err error) {
+// fromCloud connects from cloud-2, a node of the proxy's region that is none. The test closes the connection.
+func (w *world) fromCloud(address string) (c net.Conn, err error) {
+	err = w.lab.Host("cloud-2").Do(func() (err error) {
 		c, err = net.Dial("tcp", address)
 		return err
-	}))
-	w.Cleanup(func() { _ = c.Close() })
-	return c
+	})
+	if err == nil {
+		w.Cleanup(func() { _ = c.Close() })
+	}
+	return c, err
 }
 
 // ask makes a request on a connection, and returns the answer's words.
@@ -134,7 +134,11 @@ func frontEnds(w *world, kubelets proxytest.Authority) {
 		for _, port := range []string{"10255", "9445"} {
 			host := node + ":" + port
 			w.await(patience, "answer of "+host, func(context.Context) error {
-				said, err := ask(w.fromCloud(proxyAddress+":10264"), host)
+				c, err := w.fromCloud(proxyAddress + ":10264")
+				if err != nil {
+					return err
+				}
+				said, err := ask(c, host)
 				if err == nil && said != node {
 					err = fmt.Errorf("it says %q", said)
 				}
@@ -146,8 +150,11 @@ func frontEnds(w *world, kubelets proxytest.Authority) {
 		`jsonpath={.spec.ports[?(@.name=="https-9100")].targetPort}`)
 	for _, node := range edgeNodes {
 		w.await(patience, "TLS with "+node, func(context.Context) error {
-			c := tls.Client(w.fromCloud(net.JoinHostPort(proxyAddress, out)), &tls.Config{RootCAs: proxytest.Pool(kubelets), ServerName: node})
-			said, err := ask(c, node)
+			c, err := w.fromCloud(net.JoinHostPort(proxyAddress, out))
+			if err != nil {
+				return err
+			}
+			said, err := ask(tls.Client(c, &tls.Config{RootCAs: proxytest.Pool(kubelets), ServerName: node}), node)
 			if err == nil && said != node {
 				err = fmt.Errorf("it says %q", said)
 			}
