@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,14 +36,16 @@ type ProbeResult struct {
 	Sent, Received int
 	// Lost are the sequence numbers without an answer.
 	Lost []int
-	// Gap is the longest time between two answers that follow one another, and Since when it began.
+	// Gap is the longest time in which no answer came, and Since when it began.
 	Gap   time.Duration
 	Since time.Time
+	// Slowest is the longest time that an answer took.
+	Slowest time.Duration
 }
 
 func (r ProbeResult) String() string {
-	return fmt.Sprintf("%d sent, %d received, %d lost, longest silence %s from %s", r.Sent, r.Received, len(r.Lost),
-		r.Gap.Round(time.Millisecond), r.Since.UTC().Format("15:04:05.000"))
+	return fmt.Sprintf("%d sent, %d received, %d lost, longest silence %s from %s, slowest answer after %s", r.Sent, r.Received,
+		len(r.Lost), r.Gap.Round(time.Millisecond), r.Since.UTC().Format("15:04:05.000"), r.Slowest.Round(time.Millisecond))
 }
 
 // Probe begins to send one echo request per interval from the host. The first answer has come when it returns.
@@ -196,17 +199,21 @@ func (p *Prober) Stop(ctx context.Context) (ProbeResult, error) {
 	err := p.conn.Close()
 	p.reading.Wait()
 	var r ProbeResult
-	var previous time.Time
-	for seq := range p.sent {
+	var answers []time.Time
+	for seq, sent := range p.sent {
 		at, ok := p.got[seq]
 		if !ok {
 			r.Lost = append(r.Lost, seq)
 			continue
 		}
-		if gap := at.Sub(previous); !previous.IsZero() && gap > r.Gap {
-			r.Gap, r.Since = gap, previous
+		answers = append(answers, at)
+		r.Slowest = max(r.Slowest, at.Sub(sent))
+	}
+	slices.SortFunc(answers, time.Time.Compare)
+	for i := 1; i < len(answers); i++ {
+		if gap := answers[i].Sub(answers[i-1]); gap > r.Gap {
+			r.Gap, r.Since = gap, answers[i-1]
 		}
-		previous = at
 	}
 	r.Sent, r.Received = len(p.sent), len(p.sent)-len(r.Lost)
 	if r.Received == r.Sent {
