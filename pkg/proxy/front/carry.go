@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/ravencni/raven/pkg/proxy/mux"
 	"github.com/ravencni/raven/pkg/proxy/relay"
 	"github.com/ravencni/raven/pkg/proxy/target"
 	"github.com/ravencni/raven/pkg/proxy/tunnel"
@@ -69,6 +70,7 @@ func (s *stream) watchIdle() (stop func()) {
 			return
 		}
 		relay.Abort(s.client)
+		s.client.cut()
 	})
 	close(ready)
 	return func() { timer.Stop() }
@@ -90,29 +92,16 @@ func (s *stream) wentDown(n int) error {
 	return nil
 }
 
-// Read implements tunnel.Upstream.
-func (s *stream) Read(p []byte) (int, error) {
-	n, err := s.client.Read(p)
-	if n > 0 {
-		_ = s.wentUp(n) // always nil
-	}
-	return n, err
-}
-
-// Interrupt implements tunnel.Upstream.
-func (s *stream) Interrupt() { _ = s.client.SetReadDeadline(time.Unix(1, 0)) } // a closed connection needs none
-
 func (s *stream) tunnelled(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	to := s.to
 	if s.route.Node != "" {
 		to.Host = target.Host{Name: s.route.Node} // the client may have said an address
 	}
-	remote, err := s.front.Hub.Open(ctx, s.route.Gateway, to, s.first, s)
+	remote, err := s.front.Hub.Open(ctx, s.route.Gateway, to, s.first)
 	if err != nil {
 		return err
 	}
+	defer remote.Close()
 	s.front.Metrics.Opened(s.kind)
 	defer s.front.Metrics.Closed(s.kind)
 	_ = s.wentUp(len(s.first)) // always nil
@@ -120,14 +109,37 @@ func (s *stream) tunnelled(ctx context.Context) error {
 		err = s.begun()
 	}
 	if err == nil {
-		err = relay.FromStream(s.client, remote, s.wentDown)
+		err = s.bothWays(remote)
 	}
-	closing := remote.Close()
 	if err != nil {
 		relay.Abort(s.client)
 		return fmt.Errorf("carry from %s: %w", s.to, err)
 	}
-	return errors.Join(closing, s.client.Close())
+	return s.client.Close()
+}
+
+// bothWays carries until the node has said all and the client has it.
+func (s *stream) bothWays(remote *tunnel.Stream) error {
+	s.client.stream.Store(remote)
+	defer s.client.stream.Store(nil)
+	client := s.client.socket()
+	delivered := make(chan error, 1)
+	remote.Deliver(client, func(n int) { _ = s.wentDown(n) }, func(err error) { // always nil
+		delivered <- err
+		_ = client.SetReadDeadline(time.Unix(1, 0)) // nobody listens to the client any more
+	})
+	err := remote.Send(client, func(n int) { _ = s.wentUp(n) }) // always nil
+	if err == nil {
+		err = remote.CloseWrite()
+	}
+	if err != nil {
+		remote.Reset() // unless the node has said all, after which nobody need listen to the client
+	}
+	ended := <-delivered
+	if err != nil && errors.Is(ended, mux.ErrReset) {
+		return err // the cause
+	}
+	return ended
 }
 
 func (s *stream) direct(ctx context.Context) error {

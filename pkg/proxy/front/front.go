@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ravencni/raven/pkg/proxy/identity"
@@ -107,10 +108,28 @@ type client struct {
 	// name is the client's in its certificate.
 	name string
 	web  webState
+	// stream to the node, while there is one: it ends with the connection, also where nobody reads that any more.
+	stream atomic.Pointer[tunnel.Stream]
+}
+
+// cut ends the stream to the node.
+func (c *client) cut() {
+	if s := c.stream.Load(); s != nil {
+		s.Reset()
+	}
 }
 
 // NetConn is the connection below, for relay.Abort.
 func (c *client) NetConn() net.Conn { return c.Conn }
+
+// socket is the connection whose bytes the stream's are: the system's own where nothing is in between, so that it can be
+// read and written without waiting.
+func (c *client) socket() net.Conn {
+	if c.web.kind == "" || c.web.requests.Load() > 0 { // else Write has something to note
+		return c.Conn
+	}
+	return c
+}
 
 // CloseWrite ends the sending direction.
 func (c *client) CloseWrite() error {
@@ -123,7 +142,10 @@ func (c *client) CloseWrite() error {
 // Close implements net.Conn.
 func (c *client) Close() error {
 	err := c.Conn.Close()
-	c.once.Do(func() { c.front.leave(c) })
+	c.once.Do(func() {
+		c.cut()
+		c.front.leave(c)
+	})
 	return err
 }
 

@@ -111,7 +111,11 @@ func (f *Front) dialNode(ctx context.Context, _, address string) (net.Conn, erro
 	if len(route.Direct) > 0 {
 		return tunnel.ConnectNode(ctx, f.Dial, route.Gateway, to.Host.String(), route.Direct)
 	}
-	return f.Hub.Dial(ctx, route.Gateway, to)
+	c, err := f.Hub.Dial(ctx, route.Gateway, to)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 type countedBody struct {

@@ -14,8 +14,7 @@ import (
 )
 
 const (
-	// chunk is read at once from a socket or stream: two TLS records of the largest size (RFC 8446, section 5.1), beyond
-	// which throughput grows no more.
+	// chunk is read at once.
 	chunk = 32 << 10
 	// sip is read from a stream of which nobody can say whether more will come soon.
 	sip = 512
@@ -84,7 +83,8 @@ func readSocket(raw syscall.RawConn) (buf *[]byte, n int, err error) {
 	return buf, n, nil
 }
 
-// FromStream copies from a stream of a tunnel until its end, and calls wrote after each write with its number of bytes.
+// FromStream copies from what is no socket, such as TLS, until its end, and calls wrote after each write with its number of
+// bytes.
 func FromStream(dst io.Writer, src io.Reader, wrote func(int) error) error {
 	small := make([]byte, sip)
 	for {

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/ravencni/raven/pkg/proxy/identity"
 	"github.com/ravencni/raven/pkg/proxy/metrics"
+	"github.com/ravencni/raven/pkg/proxy/mux"
 	"github.com/ravencni/raven/pkg/proxy/refusal"
 )
 
@@ -138,11 +138,11 @@ func (e *Edge) Close() {
 
 // served is one tunnel as the edge has it.
 type served struct {
-	server  *http.Server
+	mux     *mux.Conn
 	handler *edgeHandler
 	link    *link
 	leaving chan struct{}
-	done    chan struct{} // closed when the server has ended
+	done    chan struct{} // closed when all of it has ended
 }
 
 // connect dials, and returns once the other side has said that it takes the tunnel.
@@ -193,26 +193,11 @@ func (e *Edge) serve(conn net.Conn) *served {
 		gateway: e.Gateway, region: e.Region, dial: e.Dial, metrics: e.Metrics,
 		welcome: make(chan error, 1), left: sync.OnceFunc(func() { close(s.leaving) }),
 	}
-	s.server = &http.Server{
-		Handler:   s.handler,
-		Protocols: onlyHTTP2(), ReadHeaderTimeout: e.Limits.Handshake, MaxHeaderBytes: maxHeader,
-		ErrorLog: slog.NewLogLogger(e.Log.Handler(), slog.LevelDebug),
-		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connectionWindow,
-			// The other side holds a buffer of this size for each stream.
-			MaxReadFrameSize: 16 << 10,
-			SendPingTimeout:  e.Limits.Silence, PingTimeout: e.Limits.Silence, WriteByteTimeout: e.Limits.vanished(),
-		},
-	}
-	listener := newSingle(s.link)
+	s.mux = mux.Server(s.link, e.Limits.config(s.handler.serve))
 	e.group.Go(func() {
 		defer close(s.done)
-		ended := make(chan error, 1)
-		go func() { ended <- s.server.Serve(listener) }()
-		<-s.link.closed
-		_ = s.server.Close() // the link is closed, so there is nothing left that could fail
-		<-ended
-		s.handler.running.Lock() // requests see their streams end with the link
+		<-s.mux.Done()
+		s.mux.Close()
 	})
 	return s
 }
@@ -227,7 +212,7 @@ func (e *Edge) retire(s *served) {
 	e.group.Go(func() {
 		ctx, cancel := context.WithTimeout(e.life, e.Linger)
 		defer cancel()
-		if err := s.server.Shutdown(ctx); err != nil {
+		if err := s.mux.Shutdown(ctx); err != nil {
 			e.Log.Info("cutting off the streams of a tunnel that was replaced", "error", err)
 		}
 		s.close()

@@ -17,6 +17,13 @@ import (
 	"github.com/ravencni/raven/test/netns"
 )
 
+// onlyHTTP2 is HTTP/2 without TLS of its own.
+func onlyHTTP2() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetUnencryptedHTTP2(true)
+	return p
+}
+
 // handshake is an edge's TLS connection to the hub, with the certificate of edge-1, before anybody has said anything.
 func (w *world) handshake(t *testing.T) *tls.Conn {
 	t.Helper()

@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/ravencni/raven/pkg/proxy/identity"
 	"github.com/ravencni/raven/pkg/proxy/metrics"
+	"github.com/ravencni/raven/pkg/proxy/mux"
 	"github.com/ravencni/raven/pkg/proxy/refusal"
 )
 
@@ -52,8 +52,8 @@ type Hub struct {
 type accepted struct {
 	gateway, node string
 	link          *link
-	client        *http.ClientConn
-	// streams that are open, for nodes; the client counts its other requests, too.
+	mux           *mux.Conn
+	// streams that are open, for nodes.
 	streams atomic.Int64
 	// retired takes no new streams; guarded by the hub's mutex, as is rtt.
 	retired bool
@@ -147,24 +147,26 @@ func (h *Hub) accept(raw net.Conn, config *tls.Config) (*accepted, error) {
 		t.node = node
 		t.gateway, refused = h.Admit(node)
 	}
-	var err error
-	if t.client, err = h.client(ctx, t.link); err != nil {
-		return nil, err
-	}
+	t.mux = mux.Client(t.link, h.Limits.config(nil))
+	t.link.take(t.mux)
 	if refused != nil {
-		return nil, errors.Join(refused, t.refuse(ctx, refusal.Of(refused)))
+		err := errors.Join(refused, t.refuse(ctx, refusal.Of(refused)))
+		t.mux.Close()
+		return nil, err
 	}
 	if err := t.tell(ctx, pathWelcome, nil); err != nil {
 		reason := refusal.BadRequest
 		if ctx.Err() != nil {
 			reason = refusal.Slow
 		}
-		return nil, errors.Join(refusal.New(reason, t.gateway, t.node, "it does not serve its end of the tunnel: %v", err), t.link.Close())
+		t.mux.Close()
+		return nil, refusal.New(reason, t.gateway, t.node, "it does not serve its end of the tunnel: %v", err)
 	}
 	h.mu.Lock()
 	if h.draining {
 		h.mu.Unlock()
-		return nil, errors.Join(refusal.New(refusal.Off, "", "", "this proxy is about to end"), t.link.Close())
+		t.mux.Close()
+		return nil, refusal.New(refusal.Off, "", "", "this proxy is about to end")
 	}
 	h.tunnels[t] = true
 	close(h.arrived)
@@ -174,24 +176,6 @@ func (h *Hub) accept(raw net.Conn, config *tls.Config) (*accepted, error) {
 	// What proved the identity has an end; the edge replaces the tunnel long before.
 	time.AfterFunc(time.Until(leaf.NotAfter), t.end)
 	return t, nil
-}
-
-// client makes the HTTP/2 client on a connection.
-func (h *Hub) client(ctx context.Context, l *link) (*http.ClientConn, error) {
-	transport := &http.Transport{
-		Protocols: onlyHTTP2(), DisableCompression: true, MaxResponseHeaderBytes: maxHeader,
-		DialContext: func(context.Context, string, string) (net.Conn, error) { return l, nil },
-		HTTP2: &http.HTTP2Config{
-			MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connectionWindow, MaxReadFrameSize: frameSize,
-			SendPingTimeout: h.Limits.Silence, PingTimeout: h.Limits.Silence, WriteByteTimeout: h.Limits.vanished(),
-		},
-	}
-	c, err := transport.NewClientConn(ctx, "http", "tunnel:80")
-	if err != nil {
-		return nil, fmt.Errorf("begin HTTP/2: %w", err)
-	}
-	l.take(c)
-	return c, nil
 }
 
 // keep measures a tunnel's round trip and waits for its end.
@@ -206,6 +190,7 @@ func (h *Hub) keep(t *accepted) {
 		select {
 		case <-t.link.closed:
 			h.forget(t)
+			t.mux.Close()
 			how, lost := h.lossOf(t.link)
 			if !lost || t.ending.Load() || t.link.goodbye() {
 				h.Log.Info("a reverse tunnel has ended", "gateway", t.gateway, "node", t.node)
@@ -219,7 +204,7 @@ func (h *Hub) keep(t *accepted) {
 			pinging, done := context.WithTimeout(ctx, h.Limits.Silence)
 			err := t.tell(pinging, pathPing, nil)
 			done()
-			if err != nil && t.client.Err() != nil {
+			if err != nil && t.mux.Err() != nil {
 				_ = t.link.Close() // HTTP/2 has given it up
 				continue
 			}
@@ -266,7 +251,7 @@ func (h *Hub) forget(t *accepted) {
 // open says whether a tunnel takes new streams: it is admitted, connected, and its edge has not said that it is about to
 // end. Call it under the hub's mutex.
 func (t *accepted) open() bool {
-	return !t.retired && t.client.Err() == nil && t.client.Available() > 0
+	return !t.retired && t.mux.Available()
 }
 
 // Retreats counts the tunnels of a gateway that came to take no new streams. Where the number has changed, a stream that is

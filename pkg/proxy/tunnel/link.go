@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ravencni/raven/pkg/proxy/mux"
 )
 
 // Limits are how long one side of a tunnel waits for the other.
@@ -43,8 +45,10 @@ func (l Limits) orDefault() Limits {
 func (l Limits) vanished() time.Duration { return 2 * l.Silence }
 
 const (
-	// frameSize is the largest DATA frame that the dialled side takes: four TLS records.
-	frameSize = 64 << 10
+	// frameSize is the largest DATA frame that a side takes: two TLS records.
+	frameSize = 2 * record
+	// record is the most that one record of TLS holds (RFC 8446, section 5.1).
+	record = 16 << 10
 	// streamWindow is what one stream may have in flight in each direction, and with the round-trip time bounds its
 	// throughput: 80 Mbit/s at 100 ms. It also bounds what a client that stops reading makes the proxy hold.
 	streamWindow = 1 << 20
@@ -64,24 +68,32 @@ const (
 	pathPing    = "/ping"
 )
 
-// link is a TLS connection that HTTP/2 runs on; it tells when it was closed. It hides the TLS from net/http, which would
-// negotiate the protocol again.
+// config of HTTP/2 for a tunnel. serve is the edge's; nil: this is the side that was dialled.
+func (l Limits) config(serve func(*mux.Stream)) mux.Config {
+	return mux.Config{
+		Serve: serve, StreamWindow: streamWindow, ConnectionWindow: connectionWindow, MaxFrame: frameSize, MaxStreams: maxStreams,
+		MaxHeader: maxHeader, Silence: l.Silence, Stuck: l.vanished(),
+	}
+}
+
+// link is a TLS connection that HTTP/2 runs on; it tells when it was closed.
 type link struct {
 	net.Conn
 	once   sync.Once
 	closed chan struct{}
+	begin  time.Time
+	heard  atomic.Int64 // when bytes came last, in nanoseconds since begin
 
 	mu sync.Mutex
 	// failure is the first error of reading, such as the alert by which a peer refuses our certificate.
 	failure error
 	// client runs on this connection, at the side that was dialled; parted: its peer had said that it would end before it did.
-	client *http.ClientConn
+	client *mux.Conn
 	parted bool
-	heard  time.Time // when bytes came last
 }
 
 // take makes the client known that runs on the link.
-func (l *link) take(c *http.ClientConn) {
+func (l *link) take(c *mux.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.client = c
@@ -90,16 +102,15 @@ func (l *link) take(c *http.ClientConn) {
 // Read implements net.Conn.
 func (l *link) Read(p []byte) (int, error) {
 	n, err := l.Conn.Read(p)
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if n > 0 {
-		l.heard = time.Now()
+		l.heard.Store(int64(time.Since(l.begin)))
 	}
 	if err != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
 		if l.failure == nil {
 			l.failure = err
-			// A GOAWAY came before: nothing is available, though nothing is wrong yet.
-			l.parted = l.client != nil && l.client.Err() == nil && l.client.Available() == 0
+			l.parted = l.client != nil && l.client.Err() == nil && l.client.Parting()
 		}
 	}
 	return n, err
@@ -113,9 +124,7 @@ func (l *link) why() error {
 
 // quiet is how long nothing was heard.
 func (l *link) quiet() time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return time.Since(l.heard)
+	return time.Since(l.begin) - time.Duration(l.heard.Load())
 }
 
 // goodbye says whether the peer announced the end of the link.
@@ -125,53 +134,13 @@ func (l *link) goodbye() bool {
 	return l.parted
 }
 
-func newLink(c net.Conn) *link { return &link{Conn: c, closed: make(chan struct{}), heard: time.Now()} }
+func newLink(c net.Conn) *link { return &link{Conn: c, closed: make(chan struct{}), begin: time.Now()} }
 
 // Close implements net.Conn.
 func (l *link) Close() error {
 	err := l.Conn.Close()
 	l.once.Do(func() { close(l.closed) })
 	return err
-}
-
-// single is a listener that hands out one connection.
-type single struct {
-	link  *link
-	given bool
-	mu    sync.Mutex
-	stop  chan struct{}
-	once  sync.Once
-}
-
-func newSingle(l *link) *single { return &single{link: l, stop: make(chan struct{})} }
-
-// Accept implements net.Listener.
-func (s *single) Accept() (net.Conn, error) {
-	s.mu.Lock()
-	first := !s.given
-	s.given = true
-	s.mu.Unlock()
-	if first {
-		return s.link, nil
-	}
-	<-s.stop
-	return nil, net.ErrClosed
-}
-
-// Close implements net.Listener.
-func (s *single) Close() error {
-	s.once.Do(func() { close(s.stop) })
-	return nil
-}
-
-// Addr implements net.Listener.
-func (s *single) Addr() net.Addr { return s.link.LocalAddr() }
-
-// onlyHTTP2 is HTTP/2 without TLS of its own.
-func onlyHTTP2() *http.Protocols {
-	p := new(http.Protocols)
-	p.SetUnencryptedHTTP2(true)
-	return p
 }
 
 // keepAlive has the kernel notice within a time that a peer has vanished while data is on its way.

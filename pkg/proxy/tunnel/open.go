@@ -6,13 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/ravencni/raven/pkg/proxy/mux"
 	"github.com/ravencni/raven/pkg/proxy/refusal"
 	"github.com/ravencni/raven/pkg/proxy/target"
 )
@@ -21,63 +22,62 @@ import (
 // back.
 const answerLimit = nodeDialLimit + 5*time.Second
 
-// Upstream is what goes to the node: a client's socket, for example.
-type Upstream interface {
-	io.Reader
-	// Interrupt makes a Read that waits return, and those to come.
-	Interrupt()
-}
-
 // doubt is how long an edge may be silent about a stream before it is asked whether it is still there, and half of what
 // it may take to say so: its node may be slow, but an edge that has vanished must not hold up a request that another
 // tunnel can carry.
 const doubt = time.Second
 
-// Stream is an open connection to a node. Its bytes come from Read; what goes to the node is taken from the Upstream.
+// Stream is an open connection to a node.
 type Stream struct {
-	body   io.ReadCloser
+	*mux.Stream
 	tunnel *accepted
 	end    func()
 }
 
 // Read implements io.Reader. Where the tunnel was lost, the error says which.
 func (s *Stream) Read(p []byte) (int, error) {
-	n, err := s.body.Read(p)
+	n, err := s.Stream.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
 		err = s.tunnel.explain(err)
 	}
 	return n, err
 }
 
+// Deliver is that of mux.Stream; where the tunnel was lost, the error says which.
+func (s *Stream) Deliver(to net.Conn, took func(int), done func(error)) {
+	s.Stream.Deliver(to, took, func(err error) {
+		if err != nil {
+			err = s.tunnel.explain(err)
+		}
+		done(err)
+	})
+}
+
 // explain adds to the error of a stream that its tunnel was lost, where that is so.
 func (t *accepted) explain(err error) error {
-	select {
-	case <-t.link.closed:
-	default:
-		if t.client.Err() == nil {
-			return err
-		}
+	if t.mux.Err() == nil {
+		return err
 	}
 	return fmt.Errorf("the tunnel through the proxy of node %s of gateway %s was lost: %w", t.node, t.gateway, err)
 }
 
 // Close ends both directions. It must be called.
-func (s *Stream) Close() error {
+func (s *Stream) Close() {
+	s.Stream.Close()
 	s.end()
-	return s.body.Close()
 }
 
 // Open reaches a node of a gateway's region through one of its tunnels: the one with the fewest streams, and where that
-// is lost before the node was reached, the next. Nothing is taken from up before; first goes ahead of it, at once. The
-// stream ends when ctx is done. The error is a *refusal.Error.
-func (h *Hub) Open(ctx context.Context, gateway string, to target.HostPort, first []byte, up Upstream) (*Stream, error) {
+// is lost before the node was reached, the next. first goes ahead of all that is written later, at once; nothing else
+// is lost with an attempt that fails. ctx bounds the opening alone. The error is a *refusal.Error.
+func (h *Hub) Open(ctx context.Context, gateway string, to target.HostPort, first []byte) (*Stream, error) {
 	candidates := h.awaitCandidates(ctx, gateway)
 	if len(candidates) == 0 {
 		return nil, refusal.New(refusal.NoTunnel, gateway, to.Host.String(), "no proxy of that gateway is connected to this one")
 	}
 	var last error
 	for i, t := range candidates {
-		s, err := t.reach(ctx, to, first, up, i+1 < len(candidates))
+		s, err := t.reach(ctx, to, first, i+1 < len(candidates))
 		if err == nil {
 			return s, nil
 		}
@@ -147,55 +147,66 @@ func (h *Hub) candidates(gateway string) []*accepted {
 
 // reach asks the edge to reach a node. others: there are more tunnels to try, so an edge that does not answer even a ping
 // is given up early.
-func (t *accepted) reach(ctx context.Context, to target.HostPort, first []byte, up Upstream, others bool) (*Stream, error) {
+func (t *accepted) reach(ctx context.Context, to target.HostPort, first []byte, others bool) (*Stream, error) {
 	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	t.streams.Add(1) // from now on, so that streams which are opened together spread
-	late := fmt.Errorf("the proxy of node %s did not answer within %v", t.node, answerLimit)
+	stream, err := t.ask(ctx, cancel, to, first, others)
+	if err != nil {
+		t.streams.Add(-1)
+		return nil, err
+	}
+	return &Stream{Stream: stream, tunnel: t, end: sync.OnceFunc(func() { t.streams.Add(-1) })}, nil
+}
+
+func (t *accepted) ask(ctx context.Context, cancel context.CancelFunc, to target.HostPort, first []byte, others bool) (*mux.Stream, error) {
 	limit := time.AfterFunc(answerLimit, cancel)
-	body := &upload{first: first, up: up, open: make(chan struct{}), stop: make(chan struct{})}
-	address := to.String()
-	request := (&http.Request{
-		Method: http.MethodConnect, URL: &url.URL{Scheme: "http", Host: address}, Host: address,
-		Header: http.Header{}, Body: body, ContentLength: -1,
-	}).WithContext(ctx)
+	defer limit.Stop()
 	trusted := func() bool { return true }
 	if others {
 		trusted = t.watch(ctx, cancel)
 	}
-	response, err := t.client.RoundTrip(request)
+	stream, err := t.mux.Open(mux.Request{Method: http.MethodConnect, Authority: to.String()}, first)
+	var answer mux.Response
+	if err == nil {
+		if answer, err = stream.Response(ctx); err != nil {
+			stream.Close()
+		}
+	}
 	inTime := limit.Stop()
 	if !trusted() {
 		err = errors.Join(err, fmt.Errorf("it answered nothing for %v", 3*doubt))
-	}
-	if err != nil {
-		t.streams.Add(-1)
-		cancel()
-		if !inTime {
-			return nil, refusal.New(refusal.DialTimeout, t.gateway, to.Host.String(), "%v", late)
+		if stream != nil {
+			stream.Close()
 		}
+	}
+	switch {
+	case err != nil && !inTime:
+		return nil, refusal.New(refusal.DialTimeout, t.gateway, to.Host.String(), "the proxy of node %s did not answer within %v", t.node, answerLimit)
+	case err != nil:
 		return nil, fmt.Errorf("open a stream through node %s: %w", t.node, err)
+	case answer.Status != http.StatusOK:
+		defer stream.Close()
+		return nil, t.refusal(ctx, stream, answer, to)
 	}
-	if response.StatusCode != http.StatusOK {
-		t.streams.Add(-1)
-		defer cancel()
-		text, err := io.ReadAll(io.LimitReader(response.Body, 1<<10))
-		if err != nil {
-			text = []byte(err.Error())
-		}
-		_ = response.Body.Close() // the stream is cancelled anyway
-		// The edge's own text repeats what this error says itself.
-		detail := strings.TrimSpace(string(text))
-		reason := refusal.Known(response.Header.Get(refusal.HeaderReason))
-		if _, after, ok := strings.Cut(detail, ": "+string(reason)+": "); ok {
-			detail = after
-		}
-		return nil, refusal.New(reason, t.gateway, to.Host.String(), "%s", detail)
+	return stream, nil
+}
+
+// refusal is what an edge says instead of reaching a node.
+func (t *accepted) refusal(ctx context.Context, stream *mux.Stream, answer mux.Response, to target.HostPort) error {
+	stop := context.AfterFunc(ctx, stream.Reset)
+	defer stop()
+	text, err := io.ReadAll(io.LimitReader(stream, 1<<10))
+	if err != nil {
+		text = []byte(err.Error())
 	}
-	body.admit()
-	return &Stream{body: response.Body, tunnel: t, end: sync.OnceFunc(func() {
-		t.streams.Add(-1)
-		cancel()
-	})}, nil
+	// The edge's own text repeats what this error says itself.
+	detail := strings.TrimSpace(string(text))
+	reason := refusal.Known(answer.Header[headerReason])
+	if _, after, ok := strings.Cut(detail, ": "+string(reason)+": "); ok {
+		detail = after
+	}
+	return refusal.New(reason, t.gateway, to.Host.String(), "%s", detail)
 }
 
 // watch asks an edge that is silent whether it is still there, and cancels the attempt where it is not. The returned
@@ -219,69 +230,33 @@ func (t *accepted) watch(ctx context.Context, cancel func()) (trusted func() boo
 	}
 }
 
+// Names of headers, as HTTP/2 has them.
+var (
+	headerReason  = strings.ToLower(refusal.HeaderReason)
+	headerGateway = strings.ToLower(refusal.HeaderGateway)
+)
+
 // tell makes a request without an answer worth reading.
 func (t *accepted) tell(ctx context.Context, path string, say *refusal.Error) error {
-	method, body := http.MethodGet, io.Reader(http.NoBody)
+	request, body := mux.Request{Method: http.MethodGet, Authority: "tunnel", Path: path}, ""
 	if say != nil {
-		method, body = http.MethodPost, strings.NewReader(say.Detail)
+		request.Method, body = http.MethodPost, say.Detail
+		request.Header = map[string]string{headerReason: string(say.Reason), headerGateway: say.Gateway}
 	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://tunnel"+path, body)
+	stream, err := t.mux.Open(request, []byte(body))
+	if err == nil {
+		defer stream.Close()
+		if err = stream.CloseWrite(); err == nil {
+			_, err = stream.Response(ctx)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("say %s: %w", path, err)
 	}
-	if say != nil {
-		request.Header.Set(refusal.HeaderReason, string(say.Reason))
-		request.Header.Set(refusal.HeaderGateway, say.Gateway)
-	}
-	response, err := t.client.RoundTrip(request)
-	if err != nil {
-		return fmt.Errorf("say %s: %w", path, err)
-	}
-	return response.Body.Close()
+	return nil
 }
 
 // refuse says why a tunnel is not taken, and closes it.
 func (t *accepted) refuse(ctx context.Context, why *refusal.Error) error {
 	return errors.Join(t.tell(ctx, pathRefused, why), t.link.Close())
-}
-
-// upload is the body of a CONNECT: the first bytes at once, the rest once the node was reached, so that an attempt that
-// fails has taken nothing.
-type upload struct {
-	first []byte
-	up    Upstream
-	// open is closed when the rest may be read, stop when nobody wants it.
-	open, stop chan struct{}
-	opened     sync.Once
-	stopped    sync.Once
-}
-
-func (u *upload) admit() { u.opened.Do(func() { close(u.open) }) }
-
-// Read implements io.Reader.
-func (u *upload) Read(p []byte) (int, error) {
-	if len(u.first) > 0 {
-		n := copy(p, u.first)
-		u.first = u.first[n:]
-		return n, nil
-	}
-	select {
-	case <-u.open:
-	case <-u.stop:
-		return 0, io.ErrClosedPipe
-	}
-	return u.up.Read(p)
-}
-
-// Close implements io.Closer; HTTP/2 calls it when the stream has ended.
-func (u *upload) Close() error {
-	u.stopped.Do(func() {
-		close(u.stop)
-		select {
-		case <-u.open:
-			u.up.Interrupt()
-		default:
-		}
-	})
-	return nil
 }

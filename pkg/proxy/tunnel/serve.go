@@ -8,11 +8,12 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"sync"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/ravencni/raven/pkg/proxy/metrics"
+	"github.com/ravencni/raven/pkg/proxy/mux"
 	"github.com/ravencni/raven/pkg/proxy/refusal"
 	"github.com/ravencni/raven/pkg/proxy/relay"
 	"github.com/ravencni/raven/pkg/proxy/target"
@@ -63,37 +64,33 @@ type edgeHandler struct {
 	metrics *metrics.Metrics
 	// welcome takes the first word of the other side: nil, or why it refuses this tunnel.
 	welcome chan error
-	// running is held for reading by each request, and for writing by whoever waits for all of them.
-	running sync.RWMutex
 	// left is called when the other side is about to end.
 	left func()
 }
 
-// ServeHTTP implements http.Handler.
-func (h *edgeHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if !h.running.TryRLock() {
-		panic(http.ErrAbortHandler) // the tunnel has ended
-	}
-	defer h.running.RUnlock()
+func (h *edgeHandler) serve(s *mux.Stream) {
+	r := s.Request()
 	if r.Method == http.MethodConnect {
-		h.connect(w, r)
+		h.connect(s, r.Authority)
 		return
 	}
-	switch r.URL.Path {
+	answer := mux.Response{Status: http.StatusOK}
+	switch r.Path {
 	case pathPing:
 	case pathWelcome:
 		h.greet(nil)
 	case pathRefused:
-		body, err := io.ReadAll(io.LimitReader(r.Body, 1<<10))
+		body, err := io.ReadAll(io.LimitReader(s, 1<<10))
 		if err != nil {
 			body = []byte(err.Error())
 		}
-		h.greet(refusal.New(refusal.Known(r.Header.Get(refusal.HeaderReason)), r.Header.Get(refusal.HeaderGateway), "", "%s", body))
+		h.greet(refusal.New(refusal.Known(r.Header[headerReason]), r.Header[headerGateway], "", "%s", body))
 	case pathLeaving:
 		h.left()
 	default:
-		http.Error(w, "raven proxy: a reverse tunnel has no "+r.Method+" of this", http.StatusNotFound)
+		answer.Status = http.StatusNotFound
 	}
+	_ = s.Respond(answer, true) // whoever has asked and is gone misses nothing
 }
 
 func (h *edgeHandler) greet(err error) {
@@ -104,53 +101,50 @@ func (h *edgeHandler) greet(err error) {
 }
 
 // connect carries one connection to a node.
-func (h *edgeHandler) connect(w http.ResponseWriter, r *http.Request) {
-	node, err := h.reach(r)
+func (h *edgeHandler) connect(s *mux.Stream, authority string) {
+	node, err := h.reach(s, authority)
 	if err != nil {
 		e := refusal.Of(err)
 		h.metrics.Refused(metrics.Edge, e.Reason)
-		refusal.Write(w, e)
+		answer := &answer{stream: s, header: http.Header{}}
+		refusal.Write(answer, e)
+		_ = s.CloseWrite() // whoever has asked and is gone misses nothing
 		return
 	}
 	h.metrics.Opened(metrics.Edge)
 	defer h.metrics.Closed(metrics.Edge)
-	w.WriteHeader(http.StatusOK)
-	control := http.NewResponseController(w)
-	if err := control.Flush(); err != nil {
+	if err := s.Respond(mux.Response{Status: http.StatusOK}, false); err != nil {
 		relay.Abort(node)
 		return
 	}
 	countUp, countDown := h.metrics.Counters(metrics.Edge)
-
-	up := make(chan error, 1)
-	go func() {
-		err := relay.FromStream(node, r.Body, func(n int) error { countUp.Add(float64(n)); return nil })
+	delivered := make(chan struct{})
+	s.Deliver(node, func(n int) { countUp.Add(float64(n)) }, func(err error) {
 		if err == nil {
 			err = relay.CloseWrite(node)
-		} else {
+		}
+		if err != nil {
 			relay.Abort(node) // which ends the other direction, too
 		}
-		up <- err
-	}()
-	err = relay.FromSocket(w, node, func(n int) error {
-		countDown.Add(float64(n))
-		return control.Flush()
+		close(delivered)
 	})
+	err = s.Send(node, func(n int) { countDown.Add(float64(n)) })
 	// The node has ended the stream, and HTTP/2 has no way to say that it would still listen.
+	if err == nil {
+		err = s.CloseWrite()
+	}
 	if err != nil {
+		s.Reset() // the client must not take this for an end
 		relay.Abort(node)
 	} else {
+		s.Close()
 		_ = node.Close() // it has ended already
 	}
-	_ = r.Body.Close() // wakes the other direction
-	<-up
-	if err != nil {
-		panic(http.ErrAbortHandler) // resets the stream: the client must not take this for an end
-	}
+	<-delivered
 }
 
-func (h *edgeHandler) reach(r *http.Request) (net.Conn, error) {
-	t, err := target.Parse(r.Host, 0)
+func (h *edgeHandler) reach(s *mux.Stream, authority string) (net.Conn, error) {
+	t, err := target.Parse(authority, 0)
 	if err != nil {
 		return nil, refusal.New(refusal.BadTarget, h.gateway, "", "%v", err)
 	}
@@ -158,5 +152,28 @@ func (h *edgeHandler) reach(r *http.Request) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reach %s: %w", t, err)
 	}
-	return ConnectNode(r.Context(), h.dial, h.gateway, t.Host.String(), addresses)
+	ctx, cancel := s.Context(context.Background())
+	defer cancel()
+	return ConnectNode(ctx, h.dial, h.gateway, t.Host.String(), addresses)
 }
+
+// answer writes a response to a stream.
+type answer struct {
+	stream *mux.Stream
+	header http.Header
+}
+
+// Header implements http.ResponseWriter.
+func (a *answer) Header() http.Header { return a.header }
+
+// WriteHeader implements http.ResponseWriter.
+func (a *answer) WriteHeader(status int) {
+	r := mux.Response{Status: status, Header: map[string]string{}}
+	for name := range a.header {
+		r.Header[strings.ToLower(name)] = a.header.Get(name)
+	}
+	_ = a.stream.Respond(r, false) // the writes that follow tell
+}
+
+// Write implements http.ResponseWriter.
+func (a *answer) Write(p []byte) (int, error) { return a.stream.Write(p) }
