@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/ravencni/raven/pkg/proxy/metrics"
@@ -30,7 +31,8 @@ func (f *Front) ServeHTTP(l net.Listener) error {
 			r.Out.Host = r.In.Host
 			r.SetXForwarded()
 		},
-		FlushInterval: -1, // streams and watches must not wait for more
+		FlushInterval: -1,     // streams and watches must not wait for more
+		BufferPool:    sips{}, // answerBody has larger ones
 		ErrorLog:      slog.NewLogLogger(f.serverLog().Handler(), slog.LevelDebug),
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			to := destinationOf(r.Context()).to
@@ -62,11 +64,11 @@ func (f *Front) ServeHTTP(l net.Listener) error {
 		f.Metrics.Opened(metrics.FrontHTTP)
 		defer f.Metrics.Closed(metrics.FrontHTTP)
 		up, down := f.Metrics.Counters(metrics.FrontHTTP)
-		r = r.WithContext(context.WithValue(r.Context(), destinationKey{}, destination{to, route.Gateway}))
+		counted := &countedWriter{ResponseWriter: w, add: func(n int) { down.Add(float64(n)) }}
+		r = r.WithContext(context.WithValue(r.Context(), destinationKey{}, destination{to, route.Gateway, counted}))
 		if r.Body != nil && r.Body != http.NoBody {
 			r.Body = &countedBody{r.Body, func(n int) { up.Add(float64(n)) }}
 		}
-		counted := &countedWriter{ResponseWriter: w, add: func(n int) { down.Add(float64(n)) }}
 		proxy.ServeHTTP(counted, r)
 		f.Access.Info("request", "front", metrics.FrontHTTP, "source", c.source.String(), "target", to.String(), "method", r.Method,
 			"path", r.URL.EscapedPath(), "status", counted.status, "down", counted.total, "seconds", time.Since(begin).Seconds())
@@ -77,6 +79,8 @@ func (f *Front) ServeHTTP(l net.Listener) error {
 type destination struct {
 	to      target.HostPort
 	gateway string
+	// answer is where the answer goes.
+	answer *countedWriter
 }
 
 type destinationKey struct{}
@@ -130,14 +134,25 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// countedWriter counts what is written. Two may write and flush at a time: httputil.ReverseProxy has a timer flush what it
+// wrote first, and knows nothing of what answerBody writes.
 type countedWriter struct {
 	http.ResponseWriter
 	add    func(int)
 	status int
-	total  int64
+
+	mu    sync.Mutex
+	total int64
 }
 
-// Unwrap is for http.ResponseController: flushing and upgrading.
+// FlushError is for http.ResponseController.
+func (w *countedWriter) FlushError() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// Unwrap is for http.ResponseController: upgrading.
 func (w *countedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // WriteHeader implements http.ResponseWriter.
@@ -148,6 +163,8 @@ func (w *countedWriter) WriteHeader(status int) {
 
 // Write implements http.ResponseWriter.
 func (w *countedWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	n, err := w.ResponseWriter.Write(p)
 	w.total += int64(n)
 	w.add(n)
