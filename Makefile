@@ -199,9 +199,9 @@ bench-report: build ## Write tables, plots and README.md's figures from bench/re
 	bin/raven-bench report
 
 .PHONY: raise-gate
-raise-gate: ## Take the present costs of programs and planner as the baselines of the gate (root, a quiet machine)
+raise-gate: ## Take the present costs of programs, planner, proxy and plugin as the baselines of the gate (root, a quiet machine)
 	$(as_root)
-	RAVEN_GATE=raise go test -count=1 -v -run '^TestGateOf' ./bpf ./pkg/topology
+	RAVEN_GATE=raise go test -count=1 -v -run '^TestGateOf' ./bpf ./pkg/topology ./pkg/proxy/mux ./pkg/proxy/front ./pkg/cni
 
 .PHONY: bench-cni
 bench-cni: ## Measure what the CNI plugin adds to a pod's ADD (root, a quiet machine)
