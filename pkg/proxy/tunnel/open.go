@@ -71,28 +71,36 @@ func (s *Stream) Close() {
 // is lost before the node was reached, the next. first goes ahead of all that is written later, at once; nothing else
 // is lost with an attempt that fails. ctx bounds the opening alone. The error is a *refusal.Error.
 func (h *Hub) Open(ctx context.Context, gateway string, to target.HostPort, first []byte) (*Stream, error) {
-	candidates := h.awaitCandidates(ctx, gateway)
-	if len(candidates) == 0 {
-		return nil, refusal.New(refusal.NoTunnel, gateway, to.Host.String(), "no proxy of that gateway is connected to this one")
-	}
 	var last error
-	for i, t := range candidates {
-		s, err := t.reach(ctx, to, first, i+1 < len(candidates))
-		if err == nil {
-			return s, nil
+	for range attempts {
+		candidates := h.awaitCandidates(ctx, gateway)
+		if len(candidates) == 0 {
+			return nil, refusal.New(refusal.NoTunnel, gateway, to.Host.String(), "no proxy of that gateway is connected to this one")
 		}
-		if e, told := errors.AsType[*refusal.Error](err); told && e.Reason != refusal.DialTimeout {
-			return nil, err // the edge's own word
+		for i, t := range candidates {
+			s, err := t.reach(ctx, to, first, i+1 < len(candidates))
+			if err == nil {
+				return s, nil
+			}
+			if e, told := errors.AsType[*refusal.Error](err); told && e.Reason != refusal.DialTimeout {
+				return nil, err // the edge's own word
+			}
+			if last = err; ctx.Err() != nil {
+				break
+			}
 		}
-		if last = err; ctx.Err() != nil {
+		if !errors.Is(last, mux.ErrNotTaken) || ctx.Err() != nil {
 			break
-		}
+		} // else the last one has parted meanwhile, and its successor was not known yet
 	}
 	if e, told := errors.AsType[*refusal.Error](last); told {
 		return nil, e
 	}
 	return nil, refusal.New(refusal.TunnelLost, gateway, to.Host.String(), "%v", last)
 }
+
+// attempts to find a tunnel that takes a stream.
+const attempts = 3
 
 // soon is how long after this proxy began, or a gateway's last tunnel ended, that gateway is expected to connect: an
 // update of its proxy takes less.

@@ -189,6 +189,59 @@ func TestARotationKeepsTheStreams(t *testing.T) {
 	})
 }
 
+// A tunnel may part between its choice and the stream's opening; its successor is there by then.
+func TestRotationsLoseNoStreamThatIsOpenedMeanwhile(t *testing.T) {
+	netns.Run(t, func(t *testing.T) {
+		w := newWorld(t)
+		echo(t, proxytest.Listen(t, w.node, "10.0.0.2:7"), "edge-2")
+		h, _ := w.impatientHubAt(t, toCloud.Address, "cloud-1", admitAll, Limits{}) // which has the patience that is usual
+		e := w.edgeOf(t, w.authority.Proxy(t, "edge-1"), region{"edge-2": "10.0.0.2"})
+		e.Set([]Endpoint{toCloud})
+		connected(t, h, 1)
+		stop := make(chan struct{})
+		var group sync.WaitGroup
+		for range 4 {
+			group.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					c, err := h.Dial(context.Background(), "gw-edge", toNode)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if _, err = io.ReadFull(c, make([]byte, len("edge-2\n"))); err == nil {
+						err = echoes(c)
+					}
+					if err = errors.Join(err, c.Close()); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		had := map[*accepted]bool{}
+		for range 30 {
+			e.Renew()
+			proxytest.Await(t, "another tunnel", func() bool {
+				h.mu.Lock()
+				defer h.mu.Unlock()
+				for tun := range h.tunnels {
+					if !had[tun] {
+						had[tun] = true
+						return true
+					}
+				}
+				return false
+			})
+		}
+		close(stop)
+		group.Wait()
+	})
+}
+
 // Streams through the proxy that dies are lost; those through the other one, and new ones, are not.
 func TestOfTwoProxiesOneMayDieUnderLoad(t *testing.T) {
 	netns.Run(t, func(t *testing.T) {
