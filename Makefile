@@ -56,9 +56,17 @@ lint: ## Check format, go.mod, vet, staticcheck and the rules of the house
 	@hack/house-rules.sh
 
 .PHONY: test
-test: test-unit test-proxy test-apiserver test-bpf test-lab ## Run every test but the long ones of test-controlplane, with the race detector (root)
+test: test-beside test-proxy test-bpf test-lab ## Run all tests but those that have targets of their own below, with the race detector (root)
 
-# The packages whose tests run against a real control plane. The regions take five minutes, so they come first.
+# The tests of the control plane wait most of the time; the unit tests run meanwhile, and give way to them.
+.PHONY: test-beside
+test-beside: cluster-binaries build
+	@hack/install-deps.sh test
+	printf '%s\0' '$(MAKE) test-controlplane' 'nice $(MAKE) test-unit' | xargs -0 -P 2 -n 1 bash -c
+
+# The packages whose tests run against a real control plane. The regions take minutes, so they come first; reaching nodes by
+# name is a target of its own.
+by_name := ^TestNodesAreReachedByName
 on_controlplane := ./test/cluster/regions ./test/cluster/... ./pkg/controller
 
 .PHONY: test-unit
@@ -100,13 +108,13 @@ test-apiserver: cluster-binaries ## Test against a real API server: CRDs, rights
 test-controlplane: cluster-binaries build ## The same, and the lab's regions run by it: failover, partition, outage (root, about 5 minutes)
 	$(as_root)
 	@hack/install-deps.sh test
-	go test -race -count=1 -p 4 -timeout 20m $(TESTFLAGS) $(on_controlplane)
+	go test -race -count=1 -p 4 -timeout 20m -skip '$(by_name)' $(TESTFLAGS) $(on_controlplane)
 
 .PHONY: test-byname
 test-byname: cluster-binaries build ## Have a real API server reach nodes by name where three regions have the same addresses (root, minutes)
 	$(as_root)
 	@hack/install-deps.sh test
-	go test -race -count=1 -v -timeout 20m $(TESTFLAGS) -run '^TestNodesAreReachedByName' ./test/cluster/regions
+	go test -race -count=1 -v -timeout 20m $(TESTFLAGS) -run '$(by_name)' ./test/cluster/regions
 
 .PHONY: test-bpf
 test-bpf: ## Run every BPF program over its table of packets (root)
