@@ -20,6 +20,9 @@ render() { go run ./hack/render --repository "$REPOSITORY" --version "$VERSION" 
 apply() { kube apply --server-side --force-conflicts --field-manager raven-deploy --filename -; }
 there() { [[ -n $(kube get "$@" --ignore-not-found --output name) ]]; }
 
+# Whether a cleanup of all nodes has ended well, and what follows it was interrupted.
+cleaned() { [[ $(kube get job raven-cleanup --ignore-not-found --output 'jsonpath={.status.succeeded}') == 1 ]]; }
+
 check_cluster() {
 	command -v "$KUBECTL" >/dev/null || die "make $1 needs kubectl, or KUBECTL=... that names one"
 	local answer minor
@@ -53,6 +56,7 @@ configure() {
 deploy() {
 	check_cluster deploy
 	configure
+	kube delete job raven-cleanup --ignore-not-found # of an earlier life: nodes are clean no longer
 	render manifests | apply
 	"$KUBECTL" wait --for=condition=Established --timeout=60s crd/gateways.raven.openyurt.io crd/tunnelendpoints.raven.openyurt.io
 	render manifests/workloads | apply
@@ -63,7 +67,7 @@ deploy() {
 
 undeploy() {
 	check_cluster undeploy
-	if there daemonset raven-agent-ds || there daemonset raven-cleanup-ds; then
+	if there daemonset raven-agent-ds || there daemonset raven-tunnel-ds || there daemonset raven-cleanup-ds; then
 		local image
 		# The images that are there, not those of this checkout.
 		image=$(kube get deployment raven-controller --ignore-not-found --output 'jsonpath={.spec.template.spec.containers[0].image}')
@@ -74,9 +78,18 @@ undeploy() {
 			die "not every node could be cleaned: see above; make undeploy goes on from there"
 		fi
 		kube logs job/raven-cleanup || true
+	elif cleaned; then
+		echo "the nodes were cleaned before: going on from there"
+	elif there deployment raven-controller; then
+		die "the DaemonSets raven-agent-ds and raven-tunnel-ds were deleted by hand: NO NODE WAS CLEANED, all forward as they last" \
+			"did. 'make deploy' and then 'make undeploy' clean them"
+	else
+		echo "no DaemonSet of Raven's is there, so no node is cleaned. Where nodes still have what it made (ip link show raven0)," \
+			"'make deploy' and then 'make undeploy' clean them"
 	fi
 	local what
-	for what in cleanup workloads config rbac admission; do
+	# The Job last: as long as anything else is there, it says that nodes are clean.
+	for what in workloads config rbac admission cleanup; do
 		render "manifests/$what" | kube delete --ignore-not-found --filename -
 	done
 	if [[ $CRDS == delete ]]; then

@@ -22,10 +22,13 @@ case "$*" in
 "get --raw /version") echo "{\"major\": \"1\", \"minor\": \"$MINOR\"}" ;;
 "get configmap raven-agent-config "*jsonpath*) sed -n 's/^  vpn-driver: //p' raven-agent-config 2>/dev/null || true ;;
 "get configmap "*) [[ ! -e $3 ]] || echo "configmap/$3" ;;
+"get daemonset "* | "get deployment "*"--output name") [[ " $THERE " != *" $3 "* ]] || echo "$2/$3" ;;
+"get job raven-cleanup "*succeeded*) [[ " $THERE " != *" raven-cleanup "* ]] || echo 1 ;;
 "create --filename -") cat >raven-agent-config ;;
 "create --filename manifests/config/switches.yaml") touch raven-cfg ;;
 "patch configmap raven-agent-config "*) echo "  vpn-driver: $(sed 's/.*"vpn-driver":"\([a-z]*\)".*/\1/' <<<"$*")" >raven-agent-config ;;
 "apply "*) cat >>applied ;;
+"delete "*"--filename -") cat >/dev/null ;;
 esac
 `
 
@@ -45,7 +48,7 @@ func newScript(t *testing.T) *script {
 
 func (s *script) run(what string, env ...string) (string, error) {
 	cmd := exec.CommandContext(s.t.Context(), "./deploy.sh", what)
-	cmd.Env = append(os.Environ(), append([]string{"FAKE=" + s.folder, "KUBECTL=" + filepath.Join(s.folder, "kubectl"), "MINOR=30+",
+	cmd.Env = append(os.Environ(), append([]string{"FAKE=" + s.folder, "KUBECTL=" + filepath.Join(s.folder, "kubectl"), "MINOR=30+", "THERE=",
 		"REPOSITORY=registry.example/x", "VERSION=v7", "VPN_DRIVER=", "WAIT=1m"}, env...)...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
@@ -112,5 +115,35 @@ func TestDeployAppliesTheImagesOfTheVersionAndKeepsTheUsersConfigMaps(t *testing
 	}
 	if strings.Contains(applied, "\nkind: ConfigMap\n") {
 		t.Error("the user's ConfigMaps are applied")
+	}
+}
+
+func TestUndeployCleansNodesOrSaysThatItDidNot(t *testing.T) {
+	const goesOn = "delete --ignore-not-found --filename -"
+	for _, c := range []struct {
+		name, there, says     string
+		cleans, fails, delete bool
+	}{
+		{"all there", "raven-agent-ds raven-tunnel-ds raven-controller", "", true, false, true},
+		{"the agents deleted by hand", "raven-tunnel-ds raven-controller", "", true, false, true},
+		{"a cleanup that was interrupted", "raven-cleanup-ds raven-controller", "", true, false, true},
+		{"both DaemonSets deleted by hand", "raven-controller", "NO NODE WAS CLEANED", false, true, false},
+		{"interrupted behind the cleanup", "raven-controller raven-cleanup", "cleaned before", false, false, true},
+		{"nothing there", "", "no node is cleaned", false, false, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newScript(t)
+			out, err := s.run("undeploy", "THERE="+c.there)
+			calls := s.file("calls")
+			if (err != nil) != c.fails || !strings.Contains(out, c.says) {
+				t.Errorf("%v, and it says\n%s", err, out)
+			}
+			if got := strings.Contains(calls, "wait --for=condition=complete"); got != c.cleans {
+				t.Errorf("it cleans: %t\n%s", got, calls)
+			}
+			if got := strings.Contains(calls, goesOn); got != c.delete {
+				t.Errorf("it deletes: %t\n%s", got, calls)
+			}
+		})
 	}
 }

@@ -16,6 +16,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 	appsclient "k8s.io/client-go/kubernetes/typed/apps/v1"
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/yaml"
+
+	"github.com/ravencni/raven/manifests/workloads"
 )
 
 const (
@@ -33,6 +36,10 @@ const (
 	// poll is between two looks at the cluster.
 	poll = time.Second
 )
+
+// ErrNothingCleaned says that no node could be cleaned, and what to do.
+var ErrNothingCleaned = errors.New("neither DaemonSet " + AgentSet + " nor " + TunnelSet + " is there, so NO NODE WAS CLEANED: " +
+	"install Raven once more and take it away then, or run 'raven-agent --cleanup' on each node")
 
 // Options of Run.
 type Options struct {
@@ -61,8 +68,7 @@ func Run(ctx context.Context, client kubernetes.Interface, o Options) error {
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	u := &uninstaller{client: client, sets: client.AppsV1().DaemonSets(Namespace), log: o.Log}
-	there, err := u.prepare(ctx)
-	if err != nil || !there {
+	if err := u.prepare(ctx); err != nil {
 		return err
 	}
 	for _, name := range []string{AgentSet, TunnelSet} {
@@ -80,31 +86,58 @@ func Run(ctx context.Context, client kubernetes.Interface, o Options) error {
 }
 
 // prepare makes the cleanup's DaemonSet, which waits: the agents' one is its model, and is gone afterwards.
-func (u *uninstaller) prepare(ctx context.Context) (there bool, err error) {
-	_, err = u.sets.Get(ctx, CleanupSet, metav1.GetOptions{})
+func (u *uninstaller) prepare(ctx context.Context) error {
+	_, err := u.sets.Get(ctx, CleanupSet, metav1.GetOptions{})
 	if err == nil {
 		u.log.Info("going on with a cleanup that was begun before")
-		return true, nil
+		return nil
 	}
 	if !apierrors.IsNotFound(err) {
-		return false, fmt.Errorf("look for DaemonSet %s: %w", CleanupSet, err)
+		return fmt.Errorf("look for DaemonSet %s: %w", CleanupSet, err)
 	}
-	agents, err := u.sets.Get(ctx, AgentSet, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		u.log.Info("there is no DaemonSet " + AgentSet + ": nothing to clean")
-		return false, nil
-	}
+	agents, err := u.agents(ctx)
 	if err != nil {
-		return false, fmt.Errorf("read DaemonSet %s: %w", AgentSet, err)
+		return err
 	}
 	set, err := cleanupSet(agents)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if _, err := u.sets.Create(ctx, set, metav1.CreateOptions{}); err != nil {
-		return false, fmt.Errorf("create DaemonSet %s: %w", CleanupSet, err)
+		return fmt.Errorf("create DaemonSet %s: %w", CleanupSet, err)
 	}
-	return true, nil
+	return nil
+}
+
+// agents is the agents' DaemonSet. Where somebody has deleted it, which leaves the nodes as they were, it is the one that
+// an installation makes, with the image of the tunnel processes, which is the agents' too.
+func (u *uninstaller) agents(ctx context.Context) (*appsv1.DaemonSet, error) {
+	agents, err := u.sets.Get(ctx, AgentSet, metav1.GetOptions{})
+	if err == nil {
+		return agents, nil
+	}
+	if !apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("read DaemonSet %s: %w", AgentSet, err)
+	}
+	tunnels, err := u.sets.Get(ctx, TunnelSet, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, ErrNothingCleaned
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read DaemonSet %s: %w", TunnelSet, err)
+	}
+	u.log.Warn("somebody has deleted " + AgentSet + ": nodes are cleaned with the image of " + TunnelSet + " and the usual folders")
+	agents = &appsv1.DaemonSet{}
+	if err := yaml.UnmarshalStrict(workloads.Agent, agents); err != nil {
+		return nil, fmt.Errorf("read the manifest of DaemonSet %s: %w", AgentSet, err)
+	}
+	from, to := &tunnels.Spec.Template.Spec, &agents.Spec.Template.Spec
+	if len(from.Containers) == 0 || len(to.Containers) == 0 {
+		return nil, fmt.Errorf("DaemonSet %s has no container", TunnelSet)
+	}
+	to.Containers[0].Image, to.Containers[0].ImagePullPolicy = from.Containers[0].Image, from.Containers[0].ImagePullPolicy
+	to.ImagePullSecrets = from.ImagePullSecrets
+	return agents, nil
 }
 
 // cleanupSet is a DaemonSet whose pods clean once and are then ready.
