@@ -296,6 +296,10 @@ func TestFromOverlayOnAMemberDeliversEstablishedFlowsFromOtherRegions(t *testing
 			reason: FromPodRavenReasonRAVEN_DROP_WRONG_REGION_SOURCE, action: actShot},
 		{name: "this node's own pods as source", packet: with(in, func(p *packet) { p.src = siblingPod }),
 			reason: FromPodRavenReasonRAVEN_DROP_WRONG_REGION_SOURCE, action: actShot},
+		{name: "a pod of the region's other node as source", packet: with(in, func(p *packet) { p.src = memberPod }),
+			reason: FromPodRavenReasonRAVEN_DROP_WRONG_REGION_SOURCE, action: actShot},
+		{name: "the region's other node, whose NodePort leads here", packet: with(in, func(p *packet) { p.src = netip.MustParseAddr("172.16.2.103") }),
+			reason: FromPodRavenReasonRAVEN_PASS_NO_ROUTE, action: actUnspec},
 	}
 	for i := range cases {
 		cases[i].device = "raven0"

@@ -99,7 +99,9 @@ func TestAMemberTakesOnlyOtherRegionsOutOfTheOverlay(t *testing.T) {
 	inWorld(t, topology.RoleMember, func(t *testing.T, w *world) {
 		w.apply(t)
 		w.node.ip("addr add 10.1.1.1/32 dev lo")
-		passes(t, w.lan, "10.2.0.5:7000", "10.1.1.1:7000", w.node.listen("10.1.1.1:7000"))
+		at := w.node.listen("10.1.1.1:7000")
+		passes(t, w.lan, "10.2.0.5:7000", "10.1.1.1:7000", at)
+		passes(t, w.lan, "192.168.1.2:7000", "10.1.1.1:7000", at) // a member, as where its NodePort leads here
 		w.counted(t, CounterWrongRegionSource, 2, func() {
 			w.lan.send("10.1.2.2:7000", "10.1.1.1:7000", "from a pod of the same region")
 			w.lan.send("10.1.1.3:7000", "10.1.1.2:7000", "in the name of a pod of this node")

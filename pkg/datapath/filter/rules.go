@@ -145,14 +145,17 @@ func (r roles) outer(f family) chainSpec {
 }
 
 // fromOverlay judges inner packets out of raven0: on a gateway they come from its region and go to others, on a member
-// they come from other regions.
+// they come from other regions, or in the gateway's own name, where another region asked a NodePort of the gateway that leads to
+// a pod of the member.
 func (r roles) fromOverlay(f family) chainSpec {
 	c := chainSpec{name: "from_overlay" + f.suffix}
 	if r.gateway {
 		c.add("", f.is(), f.srcNotIn(setInRegion), goTo("inner_refused"))
 		c.add("transit: policy is decided at its ends", f.is(), f.dstIn(setRemote), notrackAccept())
 	} else {
-		c.add("", f.is(), f.srcNotIn(setRemote), goTo("inner_refused"))
+		c.add("", f.is(), f.srcIn(setRemote), accept())
+		c.add("NodePort of the gateway, masqueraded", f.is(), f.srcIn(setMembers), accept())
+		c.add("", goTo("inner_refused"))
 	}
 	return c
 }
