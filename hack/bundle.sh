@@ -23,7 +23,7 @@ pack() { # archive, folder, name in it
 
 # Helm wants a semantic version; what git says when there is no tag is none.
 chart_version=${VERSION#v}
-[[ $chart_version =~ ^[0-9]+\.[0-9]+\.[0-9]+([-+].*)?$ ]] || chart_version=0.0.0-${VERSION//[^A-Za-z0-9-]/-}
+[[ $chart_version =~ ^[0-9]+\.[0-9]+\.[0-9]+([-+].*)?$ ]] || chart_version=0.0.0-g${VERSION//[^A-Za-z0-9-]/-}
 
 chart() { # into which folder
 	rm -rf "$work/chart"
