@@ -164,9 +164,10 @@ e2e_images := dist/e2e
 .PHONY: e2e
 e2e: ## Go through the tutorial on a real Kubernetes in network namespaces (root; builds it once, about 30 minutes)
 	$(as_root)
-	@hack/install-deps.sh build test image e2e
+	@hack/install-deps.sh build test generate image e2e
 	@test/cluster/binaries/build.sh >/dev/null
 	@test/cluster/containerd/build.sh >/dev/null
+	@test/cluster/helm/build.sh >/dev/null
 	@VERSION='$(VERSION)' test/e2e/images.sh $(e2e_images)
 	RAVEN_E2E_IMAGES='$(CURDIR)/$(e2e_images)' RAVEN_E2E_VERSION='$(VERSION)' go test -count=1 -v -timeout 40m $(TESTFLAGS) ./test/e2e
 

@@ -1,34 +1,42 @@
 package e2e_test
 
-import "testing"
+import (
+	"testing"
 
-// TestTheTutorialOnARealKubernetes goes through the tutorial, and then through the life of the installation. Each step
-// stands on those before it.
+	"github.com/ravencni/raven/test/lab"
+)
+
+// TestTheTutorialOnARealKubernetes goes through the tutorial, and then through the life of the installation.
 func TestTheTutorialOnARealKubernetes(t *testing.T) {
-	w := newWorld(t)
-	for _, step := range []struct {
-		name string
-		do   func(*world)
-	}{
-		{"nodes run pods before Raven is there", podsBeforeRaven},
-		{"label nodes and deploy", deploy},
-		{"gateways", applyGateways},
-		{"pods ping across edges", pingAcrossEdges},
-		{"nodes ping across edges", nodesPingAcrossEdges},
-		{"pods that were there before are accelerated", earlyPodsAreAccelerated},
-		{"services and names from every region", services},
-		{"pods start while there are no agents", podsWithoutAgents},
-		{"rolling update under ping", rollingUpdate},
-		{"idle agents", idle},
-		{"undeploy", undeploy},
-	} {
-		w.progress("%s", step.name)
-		if !t.Run(step.name, func(t *testing.T) {
-			inner := *w
-			inner.T = t
-			step.do(&inner)
-		}) {
-			return
-		}
-	}
+	newWorld(t, fromKubelets(lab.Tutorial())).through(
+		step{"nodes run pods before Raven is there", podsBeforeRaven},
+		step{"label nodes and deploy", deploy},
+		step{"gateways", applyGateways},
+		step{"pods ping across edges", pingAcrossEdges},
+		step{"nodes ping across edges", nodesPingAcrossEdges},
+		step{"pods that were there before are accelerated", earlyPodsAreAccelerated},
+		step{"services and names from every region", services},
+		step{"rolling update to other maps and back", rollingUpdate},
+		step{"two hundred pods leave nothing", manyPods},
+		step{"others write the network's configuration", fights},
+		step{"idle agents", idle},
+		step{"pods start while there are no agents", podsWithoutAgents},
+		step{"undeploy after the agents were deleted by hand", undeployWithoutAgents},
+		step{"undeploy", undeploy},
+	)
+}
+
+// TestNodesByNameAndHelm has regions whose nodes have one another's addresses, reaches them by name, and installs, updates and
+// removes by Helm.
+func TestNodesByNameAndHelm(t *testing.T) {
+	newWorld(t, fromKubelets(namesakes())).through(
+		step{"nodes run pods before Raven is there", podsBeforeRaven},
+		step{"label nodes and install", helmInstall},
+		step{"gateways", applyGateways},
+		step{"the API server reaches nodes by name", egressSelector},
+		step{"kubectl works for every node", kubectlReaches},
+		step{"pods talk although their nodes' addresses conflict", namesakesTalk},
+		step{"helm upgrade under ping", helmUpgrade},
+		step{"helm uninstall", helmUninstall},
+	)
 }

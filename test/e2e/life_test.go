@@ -21,6 +21,9 @@ import (
 // tree is the folder of the pinned maps and links on a node.
 var tree = filepath.Join(datapath.PinRoot, fmt.Sprintf("v%d", bpf.ABI))
 
+// podLinks begins the names of the links at pods.
+const podLinks = "raven_from_pod-"
+
 // attached is what the programs of a node know of its pods: their addresses and the devices that are linked.
 func (w *world) attached(node string) (map[netip.Addr]pintree.PodEntry, []string, error) {
 	pods, err := ebpf.LoadPinnedMap(w.nodes[node].Path(filepath.Join(tree, "raven_pods")), &ebpf.LoadPinOptions{ReadOnly: true})
@@ -44,7 +47,7 @@ func (w *world) attached(node string) (map[netip.Addr]pintree.PodEntry, []string
 	}
 	var names []string
 	for _, l := range links {
-		if strings.HasPrefix(l.Name(), "raven_from_pod-") {
+		if strings.HasPrefix(l.Name(), podLinks) {
 			names = append(names, l.Name())
 		}
 	}
@@ -53,19 +56,25 @@ func (w *world) attached(node string) (map[netip.Addr]pintree.PodEntry, []string
 
 // isAttached is an error where a pod's packets do not meet our program.
 func (w *world) isAttached(node string, ip netip.Addr) error {
+	_, err := w.linkOf(node, ip)
+	return err
+}
+
+// linkOf is the name of the pin by which our program is linked to a pod's device.
+func (w *world) linkOf(node string, ip netip.Addr) (string, error) {
 	entries, links, err := w.attached(node)
 	if err != nil {
-		return err
+		return "", err
 	}
 	entry, there := entries[ip]
 	if !there {
-		return fmt.Errorf("the map of pods on %s does not have %s", node, ip)
+		return "", fmt.Errorf("the map of pods on %s does not have %s", node, ip)
 	}
 	link := filepath.Base(attach.LinkPath("", attach.Hook{Program: "raven_from_pod", Index: int(entry.Ifindex)}))
 	if !slices.Contains(links, link) {
-		return fmt.Errorf("on %s no program is linked to the device of %s: there is no %s", node, ip, link)
+		return "", fmt.Errorf("on %s no program is linked to the device of %s: there is no %s", node, ip, link)
 	}
-	return nil
+	return link, nil
 }
 
 // redirected counts the packets of pods that a node's program has sent on by itself.
@@ -116,29 +125,34 @@ func (w *world) transfer(from, to string) {
 	w.kubectl("exec", from, "--", "killall", "httpd")
 }
 
-// podsWithoutAgents: the agents' DaemonSet is deleted by hand. Pods start as ever, are accelerated, and reach other regions.
+// podsWithoutAgents: the agents' DaemonSet is deleted by hand. Pods start as ever, are accelerated, reach other regions, and
+// leave nothing.
 func podsWithoutAgents(w *world) {
 	w.kubectl("-n", "kube-system", "delete", "daemonset", "raven-agent-ds", "--cascade=foreground", "--timeout=5m")
 	nodes := []string{"hangzhou-1", "hangzhou-2", "qingdao-2"}
+	w.settle()
+	before := map[string]remains{}
 	for _, name := range nodes {
+		r, err := w.remains(name)
+		w.must(err)
+		before[name] = r
 		w.apply(sleeper("alone-"+name, name))
 	}
 	for _, name := range nodes {
 		w.kubectl("wait", "pod/alone-"+name, "--for=condition=Ready", "--timeout=5m")
-		// The plugin had done it before the pod ran.
-		w.check(w.isAttached(name, w.podIP("alone-"+name)))
+		ip := w.podIP("alone-" + name)
+		w.await("the plugin to have attached the pod on "+name, func(context.Context) error { return w.isAttached(name, ip) })
 	}
 	w.pingPod("alone-hangzhou-2", "alone-qingdao-2", "59")
 	w.transfer("alone-hangzhou-2", "alone-qingdao-2")
-	w.make("deploy", "VPN_DRIVER=wireguard")
 	for _, name := range nodes {
 		w.kubectl("delete", "pod", "alone-"+name)
-		entries, _, err := w.attached(name)
-		w.must(err)
-		for ip, e := range entries {
-			if e.Ifindex == 0 {
-				w.Errorf("%s has an entry without a device for %s", name, ip)
+		w.await("nothing of the pod to be left on "+name, func(context.Context) error {
+			now, err := w.remains(name)
+			if err != nil {
+				return err
 			}
-		}
+			return before[name].same(now)
+		})
 	}
 }

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -11,7 +12,27 @@ import (
 )
 
 // undeploy is `make undeploy`: every node is as it was, and its pods go on.
-func undeploy(w *world) {
+func undeploy(w *world) { w.removed("make-undeploy", func() { w.make("undeploy") }) }
+
+// undeployWithoutAgents is the same after somebody has deleted the agents' DaemonSet by hand. Then all is deployed again.
+func undeployWithoutAgents(w *world) {
+	w.removed("by-hand", func() {
+		if out := w.make("undeploy"); !strings.Contains(out, "somebody has deleted raven-agent-ds") {
+			w.Errorf("make undeploy does not say what it found:\n%s", out)
+		}
+	})
+	w.make("deploy", "VPN_DRIVER=wireguard")
+	for _, name := range w.lab.Nodes() {
+		w.await("the pod that was on "+name+" all the time to be attached again", func(context.Context) error {
+			return w.isAttached(name, w.podIP("early-"+name))
+		})
+	}
+	w.pingPod("early-hangzhou-2", "early-qingdao-2", "59")
+}
+
+// removed takes Raven away in some way and looks at every node. New pods start without a restart of anything.
+func (w *world) removed(how string, remove func()) {
+	w.Helper()
 	before := map[string]string{}
 	for _, name := range w.lab.Nodes() {
 		before[name] = w.jsonPath("pod/early-"+name, "{.status.containerStatuses[0].containerID}")
@@ -19,16 +40,16 @@ func undeploy(w *world) {
 			w.Errorf("%s had no raven-cni in its list:\n%s", name, conflist)
 		}
 	}
-	w.make("undeploy")
+	remove()
 	for _, name := range w.lab.Nodes() {
 		w.restored(name)
 		if now := w.jsonPath("pod/early-"+name, "{.status.containerStatuses[0].containerID}"); now != before[name] {
 			w.Errorf("the pod on %s was container %s and is %s", name, before[name], now)
 		}
-		w.apply(sleeper("after-"+name, name))
+		w.apply(sleeper("after-"+how+"-"+name, name))
 	}
 	for _, name := range w.lab.Nodes() {
-		w.kubectl("wait", "pod/after-"+name, "--for=condition=Ready", "--timeout=5m")
+		w.kubectl("wait", "pod/after-"+how+"-"+name, "--for=condition=Ready", "--timeout=5m")
 	}
 }
 
@@ -43,7 +64,7 @@ func (w *world) readConflist(name string) string {
 func (w *world) restored(name string) {
 	w.Helper()
 	n := w.nodes[name]
-	if got, want := w.readConflist(name), node.Conflist(n.Network, n.Pods); got != want {
+	if got, want := w.readConflist(name), w.listOf(name); got != want {
 		w.Errorf("the list on %s is\n%s\nand was\n%s", name, got, want)
 	}
 	files, err := os.ReadDir(n.Path(node.ConflistFolder))

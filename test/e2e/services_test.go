@@ -36,8 +36,8 @@ metadata: {name: web-headless}
 spec: {clusterIP: None, selector: {app: web}, ports: [{port: 8080}]}
 `
 
-// services asks from every node for a server in another region, by each kind of Service and by name. The first packet
-// counts: nothing is asked twice.
+// services asks from every node for a server in another region, by each kind of Service and by name, over TCP and UDP. The
+// first packet counts: nothing is asked twice, and each pod's own counters must not show that its kernel or resolver did.
 func services(w *world) {
 	w.kubectl("apply", "-f", filepath.Join(w.root, "test/e2e/coredns.yaml"))
 	w.apply(web)
@@ -49,24 +49,47 @@ func services(w *world) {
 	w.awaitProxies(netip.AddrPortFrom(dns, 53))
 	cluster := w.jsonPath("service/web", "{.spec.clusterIP}")
 	for _, name := range w.lab.Nodes() {
-		pod := "early-" + name
-		for what, command := range map[string][]string{
-			"the ClusterIP":           {"timeout", "10", "wget", "-qO-", "http://" + cluster},
-			"the headless pod":        {"timeout", "10", "wget", "-qO-", "http://" + w.podIP("web").String() + ":8080"},
-			"a NodePort of the cloud": {"timeout", "10", "wget", "-qO-", "http://" + w.spec("cloud-2").IP4.String() + ":30080"},
-			"the name":                {"timeout", "20", "wget", "-qO-", "http://web.default.svc.cluster.local"},
-			"the headless name":       {"timeout", "20", "wget", "-qO-", "http://web-headless.default.svc.cluster.local:8080"},
+		for what, command := range map[string]string{
+			"the ClusterIP":                     "wget -qO- http://" + cluster,
+			"the headless pod":                  "wget -qO- http://" + w.podIP("web").String() + ":8080",
+			"a NodePort of the cloud":           "wget -qO- http://" + w.spec("cloud-2").IP4.String() + ":30080",
+			"the name":                          "wget -qO- http://web.default.svc.cluster.local",
+			"the headless name":                 "wget -qO- http://web-headless.default.svc.cluster.local:8080",
+			"a name, over UDP by a ClusterIP":   lookUp("10.96.0.10"),
+			"a name, over UDP of a pod":         lookUp(dns.String()),
+			"a name, over UDP by a NodePort":    lookUp(w.spec("cloud-2").IP4.String() + ":30053"),
+			"a name, by the gateway's NodePort": lookUp(w.spec("cloud-1").IP4.String() + ":30053"),
+			"a name, over UDP by its NodePort":  lookUp(w.spec(name).IP4.String() + ":30053"),
 		} {
-			out, err := w.server.Kubectl(w.within(patience), "", append([]string{"exec", pod, "--"}, command...)...)
-			if err != nil || strings.TrimSpace(out) != "the-web-of-hangzhou" {
-				w.Errorf("%s asks for %s: %v: %q %v", pod, what, command, out, err)
-			}
+			w.asksOnce("early-"+name, what, command)
 		}
 		// From the node itself, by its own NodePort.
 		out, err := w.nodes[name].Run(w.within(patience), "busybox", "timeout", "10", "busybox", "wget", "-qO-", fmt.Sprintf("http://%s:30080", w.spec(name).IP4))
 		if err != nil || strings.TrimSpace(out) != "the-web-of-hangzhou" {
 			w.Errorf("%s asks its own NodePort: %q %v", name, out, err)
 		}
+	}
+}
+
+// lookUp asks a name server, and answers as the web does where it says a pod's address.
+func lookUp(server string) string {
+	return "nslookup -type=a web-headless.default.svc.cluster.local " + server + ` | grep -q "^Address: 10[.]244[.]19[.]" && echo the-web-of-hangzhou`
+}
+
+// asksOnce runs a command in a pod that must print what the web says, with one packet for each question and each SYN.
+func (w *world) asksOnce(pod, what, command string) {
+	w.Helper()
+	const counted = `
+		counters() {
+			awk '/^Udp:/ { if (++n == 2) print "datagrams", $5 - $2 }' /proc/net/snmp
+			awk '/^TcpExt:/ { if (at) print "SYNs again", $at; else for (i = 2; i <= NF; i++) if ($i == "TCPSynRetrans") at = i }' /proc/net/netstat
+		}
+		before=$(counters)
+		timeout 20 sh -c "$1"
+		[ "$before" = "$(counters)" ] || echo "unanswered before: $before; afterwards:" $(counters)`
+	out, err := w.server.Kubectl(w.within(patience), "", "exec", pod, "--", "sh", "-c", counted, "sh", command)
+	if err != nil || strings.TrimSpace(out) != "the-web-of-hangzhou" {
+		w.Errorf("%s asks for %s: %s: %q %v", pod, what, command, out, err)
 	}
 }
 

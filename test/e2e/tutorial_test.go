@@ -33,6 +33,14 @@ func sleeper(name, node string) string {
 
 // deploy is `make deploy` as a user calls it, on the machine with kubectl's configuration.
 func deploy(w *world) {
+	w.label()
+	w.make("deploy", "VPN_DRIVER=wireguard")
+	w.agentsRun()
+}
+
+// label puts the nodes into their regions.
+func (w *world) label() {
+	w.Helper()
 	for _, r := range w.lab.Spec.Regions {
 		args := []string{"label", "nodes"}
 		for _, n := range r.Nodes {
@@ -45,7 +53,11 @@ func deploy(w *world) {
 			}
 		}
 	}
-	w.make("deploy", "VPN_DRIVER=wireguard")
+}
+
+// agentsRun holds what kubectl prints of the agents to what the tutorial shows.
+func (w *world) agentsRun() {
+	w.Helper()
 	out := w.kubectl("get", "pod", "-n", "kube-system")
 	agents := 0
 	for line := range strings.Lines(out) {
@@ -64,21 +76,28 @@ func deploy(w *world) {
 // make runs one of the Makefile's targets against the cluster.
 func (w *world) make(target string, variables ...string) string {
 	w.Helper()
-	cmd := exec.CommandContext(w.within(2*patience), "make", append([]string{"-C", w.root, target,
-		"KUBECTL=" + filepath.Join(w.server.Binaries(), "kubectl"), "VERSION=" + os.Getenv("RAVEN_E2E_VERSION")}, variables...)...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+w.server.AdminKubeconfig(), "MAKEFLAGS=")
-	log, err := os.Create(filepath.Join(w.logs(), "make-"+target+".log"))
+	return w.run("make-"+target, "make", append([]string{"-C", w.root, target,
+		"KUBECTL=" + filepath.Join(w.server.Binaries(), "kubectl"), "VERSION=" + version()}, variables...)...)
+}
+
+// run runs a program beside the API server, as the cluster's admin, and returns what it prints; log names the file that keeps it.
+func (w *world) run(log, program string, args ...string) string {
+	w.Helper()
+	cmd := exec.CommandContext(w.within(3*patience), program, args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+w.server.AdminKubeconfig(), "MAKEFLAGS=",
+		"HELM_CACHE_HOME="+w.lab.Dir, "HELM_CONFIG_HOME="+w.lab.Dir, "HELM_DATA_HOME="+w.lab.Dir)
+	file, err := os.Create(filepath.Join(w.logs(), log+".log"))
 	w.must(err)
-	defer log.Close()
-	cmd.Stdout, cmd.Stderr = log, log
+	defer file.Close()
+	cmd.Stdout, cmd.Stderr = file, file
 	err = w.lab.Host(master).Do(cmd.Start)
 	if err == nil {
 		err = cmd.Wait()
 	}
-	content, readErr := os.ReadFile(log.Name())
+	content, readErr := os.ReadFile(file.Name())
 	w.must(readErr)
 	if err != nil {
-		w.Fatalf("make %s %v: %v\n%s", target, variables, err, content)
+		w.Fatalf("%s %v: %v\n%s", program, args, err, content)
 	}
 	return string(content)
 }

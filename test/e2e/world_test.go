@@ -26,8 +26,13 @@ const (
 	// registryAt is the router's address on the cloud's public wire.
 	registryAt = "203.0.113.1:5000"
 	// patience bounds one step on a busy machine of two processors.
-	patience = 5 * time.Minute
+	patience = 3 * time.Minute
+	// nextVersion is the folder of the images of another ABI, and what their tag has behind the others'.
+	nextVersion = "next"
 )
+
+// version is the tag of Raven's images.
+func version() string { return os.Getenv("RAVEN_E2E_VERSION") }
 
 // world is the tutorial's cluster.
 type world struct {
@@ -35,22 +40,43 @@ type world struct {
 	lab    *lab.Lab
 	server *cluster.Cluster
 	nodes  map[string]*node.Node
-	root   string // of the checkout
-	begin  time.Time
+	// lists are the networks' configurations as a node must have them once Raven has gone; no entry: as it got it.
+	lists map[string]string
+	root  string // of the checkout
+	begin time.Time
+}
+
+// step is a part of a test that stands on those before it.
+type step struct {
+	name string
+	do   func(*world)
+}
+
+// through takes the steps one by one, up to the first that fails; RAVEN_E2E_GO_ON goes on behind it.
+func (w *world) through(steps ...step) {
+	for _, s := range steps {
+		w.progress("%s", s.name)
+		if !w.Run(s.name, func(t *testing.T) {
+			inner := *w
+			inner.T = t
+			s.do(&inner)
+		}) && os.Getenv("RAVEN_E2E_GO_ON") == "" {
+			return
+		}
+	}
 }
 
 // newWorld starts regions, control plane and nodes, and waits until every node is ready.
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, spec lab.Spec) *world {
 	t.Helper()
 	images := os.Getenv(envImages)
 	if !lab.Enclosed() || images == "" {
 		t.Skipf("needs root and the images that `make e2e` makes (%s)", envImages)
 	}
-	w := &world{T: t, nodes: map[string]*node.Node{}, begin: time.Now()}
+	w := &world{T: t, nodes: map[string]*node.Node{}, lists: map[string]string{}, begin: time.Now()}
 	var err error
 	w.root, err = filepath.Abs("../..")
 	w.must(err)
-	spec := regions()
 	w.progress("making %d regions", len(spec.Regions))
 	w.lab, err = lab.Start(t.Context(), "e2e", spec)
 	w.must(err)
@@ -71,9 +97,8 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// regions is the tutorial's cluster, whose pods come from kubelets.
-func regions() lab.Spec {
-	spec := lab.Tutorial()
+// fromKubelets has the pods of the tutorial's cluster come from kubelets.
+func fromKubelets(spec lab.Spec) lab.Spec {
 	spec.Disks = true
 	for i := range spec.Regions {
 		for j := range spec.Regions[i].Nodes {
@@ -127,6 +152,9 @@ func (w *world) spec(name string) *lab.Node {
 func (w *world) serveImages(folder string) {
 	archives, err := filepath.Glob(filepath.Join(folder, "*.oci.tar"))
 	w.must(err)
+	later, err := filepath.Glob(filepath.Join(folder, nextVersion, "*.oci.tar"))
+	w.must(err)
+	archives = append(archives, later...)
 	var listener net.Listener
 	w.must(w.lab.Host(lab.Internet).Do(func() (err error) {
 		listener, err = net.Listen("tcp4", registryAt)
@@ -244,6 +272,38 @@ func (w *world) hold() {
 	}))
 }
 
+// await asks three times a second until the answer is good: what is asked here often costs a process.
+func (w *world) await(what string, ask func(context.Context) error) {
+	w.Helper()
+	w.must(w.awaited(what, ask))
+}
+
+// awaited is await for goroutines, which may not end a test.
+func (w *world) awaited(what string, ask func(context.Context) error) error {
+	tick := time.NewTicker(time.Second / 3)
+	defer tick.Stop()
+	return lab.Await(w.within(patience), what, func(ctx context.Context) error {
+		err := ask(ctx)
+		if err != nil {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+			}
+		}
+		return err
+	})
+}
+
+// rest lets time pass.
+func (w *world) rest(long time.Duration) {
+	timer := time.NewTimer(long)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-w.Context().Done():
+	}
+}
+
 func (w *world) apply(manifest string) {
 	w.Helper()
 	_, err := w.server.Kubectl(w.Context(), manifest, "apply", "-f", "-")
@@ -260,7 +320,15 @@ func (w *world) kubectl(args ...string) string {
 // podIP is the address of a pod in the default namespace.
 func (w *world) podIP(name string) netip.Addr {
 	w.Helper()
-	ip, err := netip.ParseAddr(w.kubectl("get", "pod", name, "-o", "jsonpath={.status.podIP}"))
+	ip, err := w.addressOf(name)
 	w.must(err)
 	return ip
+}
+
+func (w *world) addressOf(pod string) (netip.Addr, error) {
+	out, err := w.server.Kubectl(w.Context(), "", "get", "pod", pod, "-o", "jsonpath={.status.podIP}")
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	return netip.ParseAddr(out)
 }
