@@ -41,6 +41,7 @@ type FromPodRavenFlag uint32
 const (
 	FromPodRavenFlagRAVEN_FLAG_ACCELERATE FromPodRavenFlag = 1
 	FromPodRavenFlagRAVEN_FLAG_GATEWAY    FromPodRavenFlag = 2
+	FromPodRavenFlagRAVEN_FLAG_DIRECT     FromPodRavenFlag = 4
 )
 
 type FromPodRavenFlow struct {
@@ -106,6 +107,9 @@ type FromPodRavenNodeConfig struct {
 	HandshakesPerSecond uint32
 	TunnelPort          uint16
 	OverlayPort         uint16
+	OverlayVni          uint32
+	OverlayIfindex      uint32
+	Underlay            [4]uint8
 }
 
 type FromPodRavenPod struct {
@@ -153,31 +157,32 @@ const (
 	FromPodRavenReasonRAVEN_REDIRECT_DIRECT          FromPodRavenReason = 1
 	FromPodRavenReasonRAVEN_REDIRECT_TUNNEL          FromPodRavenReason = 2
 	FromPodRavenReasonRAVEN_REDIRECT_POD             FromPodRavenReason = 3
-	FromPodRavenReasonRAVEN_PASS_DISABLED            FromPodRavenReason = 4
-	FromPodRavenReasonRAVEN_PASS_NOT_IP              FromPodRavenReason = 5
-	FromPodRavenReasonRAVEN_PASS_MALFORMED           FromPodRavenReason = 6
-	FromPodRavenReasonRAVEN_PASS_IP_OPTIONS          FromPodRavenReason = 7
-	FromPodRavenReasonRAVEN_PASS_FRAGMENT            FromPodRavenReason = 8
-	FromPodRavenReasonRAVEN_PASS_NO_ROUTE            FromPodRavenReason = 9
-	FromPodRavenReasonRAVEN_PASS_LOCAL_HOST          FromPodRavenReason = 10
-	FromPodRavenReasonRAVEN_PASS_UNKNOWN_POD         FromPodRavenReason = 11
-	FromPodRavenReasonRAVEN_PASS_NEXTHOP_DOWN        FromPodRavenReason = 12
-	FromPodRavenReasonRAVEN_PASS_TTL                 FromPodRavenReason = 13
-	FromPodRavenReasonRAVEN_PASS_OVERSIZE            FromPodRavenReason = 14
-	FromPodRavenReasonRAVEN_PASS_PROTOCOL            FromPodRavenReason = 15
-	FromPodRavenReasonRAVEN_PASS_TCP_CONTROL         FromPodRavenReason = 16
-	FromPodRavenReasonRAVEN_PASS_UNTRACKED           FromPodRavenReason = 17
-	FromPodRavenReasonRAVEN_PASS_UNESTABLISHED       FromPodRavenReason = 18
-	FromPodRavenReasonRAVEN_PASS_NAT                 FromPodRavenReason = 19
-	FromPodRavenReasonRAVEN_PASS_CT_SPECIAL          FromPodRavenReason = 20
-	FromPodRavenReasonRAVEN_PASS_WRITE_FAILED        FromPodRavenReason = 21
-	FromPodRavenReasonRAVEN_PASS_UNDERLAY            FromPodRavenReason = 22
-	FromPodRavenReasonRAVEN_DROP_SPOOFED_SOURCE      FromPodRavenReason = 23
-	FromPodRavenReasonRAVEN_DROP_WRONG_REGION_SOURCE FromPodRavenReason = 24
-	FromPodRavenReasonRAVEN_DROP_VXLAN_STRANGER      FromPodRavenReason = 25
-	FromPodRavenReasonRAVEN_DROP_HANDSHAKE_FLOOD     FromPodRavenReason = 26
-	FromPodRavenReasonRAVEN_DROP_WRITE_FAILED        FromPodRavenReason = 27
-	FromPodRavenReasonRAVEN_REASON_MAX               FromPodRavenReason = 28
+	FromPodRavenReasonRAVEN_REDIRECT_DECAPSULATED    FromPodRavenReason = 4
+	FromPodRavenReasonRAVEN_PASS_DISABLED            FromPodRavenReason = 5
+	FromPodRavenReasonRAVEN_PASS_NOT_IP              FromPodRavenReason = 6
+	FromPodRavenReasonRAVEN_PASS_MALFORMED           FromPodRavenReason = 7
+	FromPodRavenReasonRAVEN_PASS_IP_OPTIONS          FromPodRavenReason = 8
+	FromPodRavenReasonRAVEN_PASS_FRAGMENT            FromPodRavenReason = 9
+	FromPodRavenReasonRAVEN_PASS_NO_ROUTE            FromPodRavenReason = 10
+	FromPodRavenReasonRAVEN_PASS_LOCAL_HOST          FromPodRavenReason = 11
+	FromPodRavenReasonRAVEN_PASS_UNKNOWN_POD         FromPodRavenReason = 12
+	FromPodRavenReasonRAVEN_PASS_NEXTHOP_DOWN        FromPodRavenReason = 13
+	FromPodRavenReasonRAVEN_PASS_TTL                 FromPodRavenReason = 14
+	FromPodRavenReasonRAVEN_PASS_OVERSIZE            FromPodRavenReason = 15
+	FromPodRavenReasonRAVEN_PASS_PROTOCOL            FromPodRavenReason = 16
+	FromPodRavenReasonRAVEN_PASS_TCP_CONTROL         FromPodRavenReason = 17
+	FromPodRavenReasonRAVEN_PASS_UNTRACKED           FromPodRavenReason = 18
+	FromPodRavenReasonRAVEN_PASS_UNESTABLISHED       FromPodRavenReason = 19
+	FromPodRavenReasonRAVEN_PASS_NAT                 FromPodRavenReason = 20
+	FromPodRavenReasonRAVEN_PASS_CT_SPECIAL          FromPodRavenReason = 21
+	FromPodRavenReasonRAVEN_PASS_WRITE_FAILED        FromPodRavenReason = 22
+	FromPodRavenReasonRAVEN_PASS_UNDERLAY            FromPodRavenReason = 23
+	FromPodRavenReasonRAVEN_DROP_SPOOFED_SOURCE      FromPodRavenReason = 24
+	FromPodRavenReasonRAVEN_DROP_WRONG_REGION_SOURCE FromPodRavenReason = 25
+	FromPodRavenReasonRAVEN_DROP_VXLAN_STRANGER      FromPodRavenReason = 26
+	FromPodRavenReasonRAVEN_DROP_HANDSHAKE_FLOOD     FromPodRavenReason = 27
+	FromPodRavenReasonRAVEN_DROP_WRITE_FAILED        FromPodRavenReason = 28
+	FromPodRavenReasonRAVEN_REASON_MAX               FromPodRavenReason = 29
 )
 
 type FromPodRavenScope uint32

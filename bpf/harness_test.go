@@ -185,7 +185,8 @@ func (n *node) fill(gateway bool) {
 		remote = slotTunnel
 	}
 	n.put("raven_config", uint32(0), NodeConfig{Flags: flags, TcpEstablishedS: 432000, UdpS: 30, UdpStreamS: 120,
-		TickNs: tickNanoseconds(n.t), HandshakesPerSecond: 5, TunnelPort: 4500, OverlayPort: 4472})
+		TickNs: tickNanoseconds(n.t), HandshakesPerSecond: 5, TunnelPort: 4500, OverlayPort: 4472,
+		OverlayVni: 200, OverlayIfindex: uint32(n.index["raven0"]), Underlay: nodeIP.As4()})
 
 	healthy := NexthopHealthy
 	n.put("raven_nexthops", uint32(slotOverlay), Nexthop{Group: 1, Ifindex: uint32(n.index["raven0"]), Mtu: testMTU,
@@ -219,6 +220,7 @@ func (n *node) fill(gateway bool) {
 
 // direct turns the region's next hops to kind direct, over nic0.
 func (n *node) direct(gateway bool) {
+	n.configure(func(c *NodeConfig) { c.Flags |= FlagDirect })
 	if gateway {
 		n.route("10.244.2.0/24", FibEntry{Nexthop: slotDirect, Scope: ScopeInRegion})
 		return

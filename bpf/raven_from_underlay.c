@@ -2,18 +2,20 @@
 
 // SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
 /*
- * tc ingress of the underlay NIC, where next hops of kind direct are in use: what raven_from_overlay does, for packets
- * that came without VXLAN. The NIC carries much that is not Raven's, so this program never drops: what it does not
- * recognise goes to the stack, where the nft table raven keeps strangers out of the tunnel.
+ * tc ingress of the underlay NIC. It takes VXLAN off the packets of members, which spares them the stack's way up to the
+ * VXLAN socket; and where next hops of kind direct are in use, it does what raven_from_overlay does, for packets that
+ * came without VXLAN. The NIC carries much that is not Raven's, so this program drops nothing of others: what it does
+ * not recognise goes to the stack, where the nft table raven keeps strangers out of the tunnel.
  */
 #include "include/count.h"
-#include "include/forward.h"
+#include "include/vxlan.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
-static __always_inline struct raven_verdict decide(struct __sk_buff *skb)
+/* What came without VXLAN. */
+static __always_inline struct raven_verdict decide_direct(struct __sk_buff *skb,
+							  const struct raven_node_config *config)
 {
-	const struct raven_node_config *config = raven_get_config();
 	struct raven_packet p;
 	struct raven_fib_entry *to;
 	int reason;
@@ -39,6 +41,19 @@ static __always_inline struct raven_verdict decide(struct __sk_buff *skb)
 	default:
 		return raven_pass(RAVEN_PASS_NO_ROUTE);
 	}
+}
+
+static __always_inline struct raven_verdict decide(struct __sk_buff *skb)
+{
+	const struct raven_node_config *config = raven_get_config();
+
+	if (!config || !(config->flags & RAVEN_FLAG_ACCELERATE))
+		return raven_pass(RAVEN_PASS_DISABLED);
+	if (skb->pkt_type == PACKET_HOST && raven_is_vxlan(skb, config))
+		return raven_decapsulate(skb, config);
+	if (config->flags & RAVEN_FLAG_DIRECT)
+		return decide_direct(skb, config);
+	return raven_pass(RAVEN_PASS_UNDERLAY);
 }
 
 SEC("tc")

@@ -1,7 +1,7 @@
 package bpf
 
 // ABI is the number in bpf/include/abi.h: the version folder of everything pinned.
-const ABI = 1
+const ABI = 2
 
 // The structs of bpf/include/maps.h under short names. Addresses and ports are in network byte order; an IPv4 address
 // stands mapped into ::ffff:0:0/96 where the field is an Addr.
@@ -45,6 +45,7 @@ type (
 const (
 	FlagAccelerate = FromPodRavenFlagRAVEN_FLAG_ACCELERATE
 	FlagGateway    = FromPodRavenFlagRAVEN_FLAG_GATEWAY
+	FlagDirect     = FromPodRavenFlagRAVEN_FLAG_DIRECT
 
 	ScopeRemote   = FromPodRavenScopeRAVEN_SCOPE_REMOTE
 	ScopeInRegion = FromPodRavenScopeRAVEN_SCOPE_IN_REGION

@@ -28,6 +28,7 @@ struct raven_addr {
 enum raven_flag {
 	RAVEN_FLAG_ACCELERATE = 1, /* unset: every tc program passes everything to the stack */
 	RAVEN_FLAG_GATEWAY = 2,    /* this node holds its region's tunnels */
+	RAVEN_FLAG_DIRECT = 4,     /* next hops of kind direct are in use: packets come without VXLAN */
 };
 
 struct raven_node_config {
@@ -39,6 +40,9 @@ struct raven_node_config {
 	__u32 handshakes_per_second; /* per source, XDP; 0: no limit */
 	__u16 tunnel_port;           /* UDP, 0: no tunnel ends here */
 	__u16 overlay_port;          /* UDP */
+	__u32 overlay_vni;
+	__u32 overlay_ifindex;       /* of raven0 */
+	__u8 underlay[4];            /* this node's address that VXLAN comes to; zero where it is not IPv4 */
 };
 
 struct {

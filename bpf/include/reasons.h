@@ -13,6 +13,7 @@ enum raven_reason {
 	RAVEN_REDIRECT_DIRECT,    /* to an on-link node of this region, without encapsulation */
 	RAVEN_REDIRECT_TUNNEL,    /* into the tunnel, to another region */
 	RAVEN_REDIRECT_POD,       /* into a local pod */
+	RAVEN_REDIRECT_DECAPSULATED, /* out of its VXLAN, to come in by raven0 */
 
 	/* The packet went to the stack, which decides by the kernel's tables. */
 	RAVEN_PASS_DISABLED,      /* acceleration is switched off in raven_config */
@@ -33,7 +34,7 @@ enum raven_reason {
 	RAVEN_PASS_NAT,           /* the flow's addresses or ports are translated on this host */
 	RAVEN_PASS_CT_SPECIAL,    /* sequence adjustment, clash or helper: the stack must see each packet */
 	RAVEN_PASS_WRITE_FAILED,  /* a helper refused to make room for an Ethernet header */
-	RAVEN_PASS_UNDERLAY,      /* XDP: nothing to hold against this packet */
+	RAVEN_PASS_UNDERLAY,      /* on the underlay NIC: none of Raven's business there, or the stack's */
 
 	/* The packet was dropped. */
 	RAVEN_DROP_SPOOFED_SOURCE,      /* from a pod, with a source that is not of this node's prefixes */

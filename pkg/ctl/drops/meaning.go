@@ -16,10 +16,11 @@ func before(a, b Count) int {
 
 // meanings by verdict/reason, after bpf/include/reasons.h and the rules of the nft table raven.
 var meanings = map[string]string{
-	"redirect/overlay": "into raven0, to a node of this region",
-	"redirect/direct":  "to an on-link node of this region, without VXLAN",
-	"redirect/tunnel":  "into the tunnel, to another region",
-	"redirect/pod":     "into a local pod",
+	"redirect/overlay":      "into raven0, to a node of this region",
+	"redirect/direct":       "to an on-link node of this region, without VXLAN",
+	"redirect/tunnel":       "into the tunnel, to another region",
+	"redirect/pod":          "into a local pod",
+	"redirect/decapsulated": "out of its VXLAN, to come in by raven0",
 
 	"pass/disabled":      "acceleration is switched off",
 	"pass/not_ip":        "no IP packet, or not addressed to this host",
@@ -39,7 +40,7 @@ var meanings = map[string]string{
 	"pass/nat":           "the flow is translated on this host",
 	"pass/ct_special":    "conntrack must see each packet of the flow",
 	"pass/write_failed":  "no room for an Ethernet header",
-	"pass/underlay":      "XDP found nothing against it",
+	"pass/underlay":      "on the underlay: not Raven's, or for the kernel",
 
 	"drop/spoofed_source":      "a pod sent with a source that is not this node's",
 	"drop/wrong_region_source": "the inner source may not come from that device",

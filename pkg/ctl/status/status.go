@@ -123,6 +123,9 @@ func traffic(w io.Writer, r *local.Report) error {
 	sums := map[string]uint64{}
 	total := uint64(0)
 	for _, c := range r.Counters {
+		if c.Reason == "underlay" || c.Reason == "decapsulated" {
+			continue // it has only reached the underlay's device: what Raven does with it is counted at the next one
+		}
 		sums[c.Verdict] += c.Packets
 		total += c.Packets
 	}

@@ -62,8 +62,9 @@ func newNode(t *testing.T) *node {
 			LocalPrefixes: []netip.Prefix{
 				netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:1::/64"),
 			},
-			Overlay: &topology.Overlay{MTU: 1450, Members: []netip.Addr{netip.MustParseAddr("10.0.0.2")}},
-			Tunnel:  &topology.Tunnel{Driver: "wireguard", ListenPort: 4500},
+			Overlay: &topology.Overlay{MTU: 1450, Underlay: netip.MustParseAddr("10.0.0.1"),
+				Members: []netip.Addr{netip.MustParseAddr("10.0.0.2")}},
+			Tunnel: &topology.Tunnel{Driver: "wireguard", ListenPort: 4500},
 			NextHops: []topology.NextHop{{
 				ID: "node/a2", Kind: topology.KindOverlay, Node: "a2", MTU: 1450,
 				Underlay: netip.MustParseAddr("10.0.0.2"), MAC: topology.VTEPMAC(netip.MustParseAddr("10.0.0.2")),
@@ -170,7 +171,9 @@ func attached(a *Applier) []string {
 	return list
 }
 
-var gatewayAttachments = []string{"raven_from_overlay@raven0", "raven_from_pod@veth0", "raven_from_tunnel@raven-wg0"}
+var gatewayAttachments = []string{
+	"raven_from_overlay@raven0", "raven_from_pod@veth0", "raven_from_tunnel@raven-wg0", "raven_from_underlay@eth.0",
+}
 
 func needsTCX(t *testing.T) {
 	t.Helper()

@@ -47,6 +47,7 @@ func (a *Applier) accelerate(ctx context.Context, plan *topology.Plan, host data
 	if err != nil {
 		return err
 	}
+	config.OverlayIfindex = uint32(around.overlay.Index)
 	if attach.HaveTCX() {
 		a.devices = slices.Collect(maps.Keys(around.devices))
 	}
@@ -80,13 +81,18 @@ func (a *Applier) wanted(plan *topology.Plan, host datapath.Host) []wantedProgra
 			"raven_tunnel_ethernet": flag(tunnels[0].Ethernet), "raven_tunnel_xfrm": flag(tunnels[0].Decrypts),
 		}})
 	}
-	if usesDirect(plan) {
+	if usesUnderlay(plan) {
 		list = append(list, wantedProgram{name: FromUnderlay})
 	}
 	if a.options.XDP {
 		list = append(list, wantedProgram{name: XDPUnderlay})
 	}
 	return list
+}
+
+// usesUnderlay says whether packets that are Raven's come in by the underlay in a form that a program takes.
+func usesUnderlay(plan *topology.Plan) bool {
+	return usesDirect(plan) || plan.Overlay != nil && plan.Overlay.Underlay.Unmap().Is4()
 }
 
 func usesDirect(plan *topology.Plan) bool {

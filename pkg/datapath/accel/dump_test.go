@@ -34,6 +34,7 @@ func TestBpftoolShowsEveryMapByItsFields(t *testing.T) {
 		for name, want := range map[string][]string{
 			mapConfig: {
 				"flags", "tcp_established_s", "udp_s", "udp_stream_s", "tick_ns", "handshakes_per_second", "tunnel_port", "overlay_port",
+				"overlay_vni", "overlay_ifindex", "underlay",
 			},
 			mapFib4:       {"prefixlen", "addr", "nexthop", "scope"},
 			mapFib6:       {"prefixlen", "addr", "nexthop", "scope"},

@@ -110,7 +110,7 @@ func TestAForeignProgramOnTheOverlaySeesEveryPacket(t *testing.T) {
 		must(t, err)
 		defer l.Close()
 		n.apply(t, a)
-		if diff := cmp.Diff([]string{"raven_from_tunnel@raven-wg0"}, attached(a)); diff != "" {
+		if diff := cmp.Diff([]string{"raven_from_tunnel@raven-wg0", "raven_from_underlay@eth.0"}, attached(a)); diff != "" {
 			t.Error(diff)
 		}
 		if at := a.Attachments()[0]; at.Program != FromOverlay || !strings.Contains(at.Reason, `program "theirs"`) {
@@ -121,6 +121,7 @@ func TestAForeignProgramOnTheOverlaySeesEveryPacket(t *testing.T) {
 
 func TestDirectNextHopsBringTheProgramOfTheUnderlay(t *testing.T) {
 	bothMethods(t, func(t *testing.T, n *node, options Options) {
+		n.plan.Overlay.Underlay = netip.MustParseAddr("fd00:10::1") // VXLAN over IPv6 stays with the stack
 		hops := n.plan.NextHops
 		n.plan.NextHops = []topology.NextHop{
 			{ID: "node/a2", Kind: topology.KindDirect, Node: "a2", MTU: 1500, Underlay: netip.MustParseAddr("10.0.0.2")},
@@ -211,7 +212,7 @@ func TestAVanishedDeviceMakesItsNextHopsUnhealthyAndItsLinksGarbage(t *testing.T
 			t.Errorf("%d pod addresses", got)
 		}
 		for _, path := range pinned(t) {
-			if strings.Contains(path, "links/") && !strings.Contains(path, FromTunnel) {
+			if strings.Contains(path, "links/") && !strings.Contains(path, FromTunnel) && !strings.Contains(path, FromUnderlay) {
 				t.Errorf("%s is left", path)
 			}
 		}

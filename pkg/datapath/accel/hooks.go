@@ -49,7 +49,7 @@ func (a *Applier) hooks(plan *topology.Plan, host datapath.Host, around surround
 		underlays = append([]datapath.Link{host.Underlay}, underlays...)
 	}
 	for _, u := range underlays {
-		if usesDirect(plan) {
+		if usesUnderlay(plan) {
 			ingress(FromUnderlay, u.Name, u.Index)
 		}
 	}

@@ -84,7 +84,8 @@ func sameLayout(t *testing.T, where string, c *btf.Struct, g reflect.Type) {
 
 func TestEveryEnumeratorHasTheSameNumberInGoAndInEveryObject(t *testing.T) {
 	want := map[string]map[string]uint64{
-		"raven_flag": {"RAVEN_FLAG_ACCELERATE": uint64(flagAccelerate), "RAVEN_FLAG_GATEWAY": uint64(flagGateway)},
+		"raven_flag": {"RAVEN_FLAG_ACCELERATE": uint64(flagAccelerate), "RAVEN_FLAG_GATEWAY": uint64(flagGateway),
+			"RAVEN_FLAG_DIRECT": uint64(flagDirect)},
 		"raven_scope": {
 			"RAVEN_SCOPE_REMOTE": uint64(scopeRemote), "RAVEN_SCOPE_IN_REGION": uint64(scopeInRegion),
 			"RAVEN_SCOPE_LOCAL": uint64(scopeLocal), "RAVEN_SCOPE_HOST": uint64(scopeHost),

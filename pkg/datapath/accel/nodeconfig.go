@@ -16,7 +16,8 @@ import (
 // conntrackDir holds conntrack's sysctls of the calling thread's network namespace.
 const conntrackDir = "/proc/sys/net/netfilter"
 
-// configOf reads what the programs need to know about this node: its role, conntrack's timeouts in seconds, and ports.
+// configOf reads what the programs need to know about this node: its role, conntrack's timeouts in seconds, ports, and
+// the overlay's device. It does not know that device's index, which changes when others delete it.
 func configOf(plan *topology.Plan, handshakesPerSecond int) (nodeConfig, error) {
 	c := nodeConfig{
 		Flags:               flagAccelerate,
@@ -25,6 +26,12 @@ func configOf(plan *topology.Plan, handshakesPerSecond int) (nodeConfig, error) 
 	}
 	if plan.Role == topology.RoleGateway {
 		c.Flags |= flagGateway
+	}
+	if usesDirect(plan) {
+		c.Flags |= flagDirect
+	}
+	if plan.Overlay != nil && plan.Overlay.Underlay.Unmap().Is4() {
+		c.OverlayVni, c.Underlay = datapath.OverlayVNI, plan.Overlay.Underlay.Unmap().As4()
 	}
 	if plan.Tunnel != nil {
 		c.TunnelPort = uint16(plan.Tunnel.ListenPort)

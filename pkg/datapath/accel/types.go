@@ -28,6 +28,7 @@ type (
 const (
 	flagAccelerate = bpf.FromPodRavenFlagRAVEN_FLAG_ACCELERATE
 	flagGateway    = bpf.FromPodRavenFlagRAVEN_FLAG_GATEWAY
+	flagDirect     = bpf.FromPodRavenFlagRAVEN_FLAG_DIRECT
 
 	scopeRemote   = bpf.FromPodRavenScopeRAVEN_SCOPE_REMOTE
 	scopeInRegion = bpf.FromPodRavenScopeRAVEN_SCOPE_IN_REGION

@@ -66,14 +66,14 @@ func TestAnotherTunnelDeviceTypeLoadsItsProgramAnew(t *testing.T) {
 		n := newNode(t)
 		a := n.applier(t, Options{})
 		n.apply(t, a)
-		bare := kernelState(t)["v1/"+FromTunnel]
+		bare := kernelState(t)[own+FromTunnel]
 		n.host.Tunnel.Ethernet = true
 		n.apply(t, a)
-		ethernet := kernelState(t)["v1/"+FromTunnel]
+		ethernet := kernelState(t)[own+FromTunnel]
 		if bare == ethernet {
 			t.Error("the program with another constant should be another one")
 		}
-		if changes := n.apply(t, n.applier(t, Options{})); changes != 0 || kernelState(t)["v1/"+FromTunnel] != ethernet {
+		if changes := n.apply(t, n.applier(t, Options{})); changes != 0 || kernelState(t)[own+FromTunnel] != ethernet {
 			t.Errorf("after a restart with the same constant: %d writes", changes)
 		}
 	})
@@ -94,7 +94,7 @@ func TestATreeOfAnotherABIIsTakenOverLinkByLink(t *testing.T) {
 		after := kernelState(t)
 		for path, id := range before {
 			if strings.Contains(path, "links/") && !strings.HasSuffix(path, " program") {
-				kept := after[strings.Replace(path, "v0/", "v1/", 1)]
+				kept := after[strings.Replace(path, "v0/", own, 1)]
 				if dead := strings.HasSuffix(path, hookName(FromPod, gone)); dead && kept != 0 || !dead && kept != id {
 					t.Errorf("the link %s was %d and is %d", path, id, kept)
 				}
@@ -114,6 +114,9 @@ func TestATreeOfAnotherABIIsTakenOverLinkByLink(t *testing.T) {
 		}
 	})
 }
+
+// own begins the paths of what this version pins.
+var own = filepath.Base(TreePath("")) + "/"
 
 func hookName(program string, pod *podtest.Pod) string {
 	return filepath.Base(attach.LinkPath("", attach.Hook{Program: program, Index: pod.Host.Attrs().Index}))
@@ -137,7 +140,7 @@ func TestAMapReplacedByHandIsAdoptedWithItsProgramsLoadedAnew(t *testing.T) {
 		info, err := p.Info()
 		must(t, err)
 		ids, _ := info.MapIDs()
-		want := ebpf.MapID(kernelState(t)["v1/"+mapFib4])
+		want := ebpf.MapID(kernelState(t)[own+mapFib4])
 		var found bool
 		for _, id := range ids {
 			found = found || id == want

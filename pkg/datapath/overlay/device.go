@@ -128,6 +128,12 @@ func adjust(l *netlink.Vxlan, want *topology.Overlay) (changes int, err error) {
 	// Where the file is absent the device has no IPv6; IPv6On reports it.
 	write(modeErr == nil && mode != addrGenNone, "set the IPv6 address generation",
 		func() error { return sysctl.Write(addrGenMode, addrGenNone) })
+	if err == nil {
+		changed, groErr := withoutGRO(attrs.Name)
+		if err = groErr; changed {
+			changes++
+		}
+	}
 	write(attrs.Flags&net.FlagUp == 0, "set up", func() error { return netlink.LinkSetUp(l) })
 	return changes, err
 }

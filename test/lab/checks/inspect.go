@@ -208,7 +208,7 @@ var AttachmentsClsact = Check{
 
 // programsOf maps the devices of a node to the programs that they run; tunnel is the gateways' tunnel device.
 func programsOf(node end, tunnel string) map[string]string {
-	programs := map[string]string{"raven0": "raven_from_overlay"}
+	programs := map[string]string{"raven0": "raven_from_overlay", "eth0": "raven_from_underlay"}
 	if node.region.Gateway().Name == node.node.Name {
 		programs[tunnel] = "raven_from_tunnel"
 	}

@@ -114,6 +114,9 @@ func compare(before, after lab.Metrics) hopCount {
 		if s.Name != "raven_packets_total" {
 			continue
 		}
+		if r := s.Labels["reason"]; r == "underlay" || r == "decapsulated" {
+			continue // on the underlay's device, where no hop is decided yet
+		}
 		labels := []string{"program", s.Labels["program"], "verdict", s.Labels["verdict"], "reason", s.Labels["reason"]}
 		n := s.Value - before.Sum(s.Name, labels...)
 		h.all += n
