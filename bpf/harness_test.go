@@ -65,13 +65,19 @@ type node struct {
 	programs map[string]*ebpf.Program
 	maps     map[string]*ebpf.Map
 	index    map[string]int // device name -> ifindex
+	xfrm     bool           // the tunnel's packets were decrypted by XFRM
 }
+
+func decryptedByXFRM(n *node) { n.xfrm = true }
 
 // newNode loads every program with shared maps and fills them for a member (gateway false) or a gateway. It must be
 // called in a namespace made by netns.Run.
-func newNode(t *testing.T, gateway, tunnelEthernet bool) *node {
+func newNode(t *testing.T, gateway, tunnelEthernet bool, with ...func(*node)) *node {
 	t.Helper()
 	n := &node{t: t, programs: map[string]*ebpf.Program{}, maps: map[string]*ebpf.Map{}, index: map[string]int{}}
+	for _, set := range with {
+		set(n)
+	}
 	for _, name := range []string{"pod0", "raven0", "tun0", "nic0"} {
 		n.addDevice(name)
 	}
@@ -123,9 +129,11 @@ func (n *node) load(tunnelEthernet bool) {
 				m.MaxEntries = min(m.MaxEntries, 4096)
 			}
 		}
-		if v := spec.Variables["raven_tunnel_ethernet"]; v != nil && tunnelEthernet {
-			if err := v.Set(uint8(1)); err != nil {
-				n.t.Fatalf("set raven_tunnel_ethernet: %v", err)
+		for variable, set := range map[string]bool{"raven_tunnel_ethernet": tunnelEthernet, "raven_tunnel_xfrm": n.xfrm} {
+			if v := spec.Variables[variable]; v != nil && set {
+				if err := v.Set(uint8(1)); err != nil {
+					n.t.Fatalf("set %s: %v", variable, err)
+				}
 			}
 		}
 		c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{

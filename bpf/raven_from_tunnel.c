@@ -49,11 +49,33 @@ static __always_inline struct raven_verdict decide(struct __sk_buff *skb, const 
 	}
 }
 
+/*
+ * True where XFRM has rebuilt the Ethernet header of the outer packet before what it decrypted, as it does where that came
+ * with one: the header's type is the inner packet's, whose length fits behind it.
+ */
+static __always_inline bool rebuilt_ethernet(struct __sk_buff *skb)
+{
+	if (!raven_pull(skb, ETH_HLEN + sizeof(struct raven_ipv4)))
+		return false;
+	void *data = (void *)(long)skb->data;
+	struct raven_eth *eth = data;
+	/* IPv6's length lies within as many bytes, too. */
+	struct raven_ipv4 *ip = data + ETH_HLEN;
+	__u32 ip_len = skb->len - ETH_HLEN;
+
+	if ((void *)(ip + 1) > (void *)(long)skb->data_end || eth->proto != (__be16)skb->protocol)
+		return false;
+	if (eth->proto == bpf_htons(ETH_P_IP))
+		return ip->version_ihl >> 4 == 4 && bpf_ntohs(ip->total_len) == ip_len;
+	return ip->version_ihl >> 4 == 6 && bpf_ntohs(*(__be16 *)(data + ETH_HLEN + 4)) + sizeof(struct raven_ipv6) == ip_len;
+}
+
 SEC("tc")
 int raven_from_tunnel(struct __sk_buff *skb)
 {
 	__u32 len = skb->len;
-	struct raven_verdict verdict = raven_tunnel_ethernet ? decide(skb, ETH_HLEN) : decide(skb, 0);
+	bool ethernet = raven_tunnel_ethernet || (raven_tunnel_xfrm && rebuilt_ethernet(skb));
+	struct raven_verdict verdict = ethernet ? decide(skb, ETH_HLEN) : decide(skb, 0);
 
 	RAVEN_COUNT(from_tunnel, verdict.reason, len);
 	return verdict.action;

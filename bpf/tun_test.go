@@ -27,9 +27,9 @@ type tunNode struct {
 	tun *os.File
 }
 
-func newTunNode(t *testing.T) *tunNode {
+func newTunNode(t *testing.T, with ...func(*node)) *tunNode {
 	t.Helper()
-	n := newNode(t, true, false)
+	n := newNode(t, true, false, with...)
 	tun := openTun(t, "wg0")
 	l, err := netlink.LinkByName("wg0")
 	must(t, err)
