@@ -51,7 +51,7 @@ func Suites(bin, tree string) []Suite {
 		"-test.run", "^(TestTwoGatewaysExchange|TestTwoEdgesBehindNAT|TestALearnedEndpointThatMoves|TestARestartedAgent)")
 	kernelWireGuard.Env = []string{"RAVEN_TEST_WIREGUARD=kernel"}
 	lab := &Job{Command: append([]string{filepath.Join(bin, "raven-lab"), "check", "--report"}, LabChecks...), Dir: tree, Memory: 2048,
-		Modules: []string{"wireguard", "vxlan"}, Limit: 45 * time.Minute}
+		Modules: []string{"wireguard", "vxlan", "tun"}, Limit: 45 * time.Minute, Env: []string{drivers.SlowVariable + "=1"}}
 	conformance := func(driver string, modules ...string) *Job {
 		job := tests("conformance.test", "pkg/tunnel/conformance", 30*time.Minute, "-test.run", "^TestEveryDriver$")
 		job.Env = []string{drivers.Variable + "=" + driver, drivers.SlowVariable + "=1"}

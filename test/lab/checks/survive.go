@@ -4,15 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/ravencni/raven/pkg/tunnel/conformance"
 	"github.com/ravencni/raven/test/lab"
 )
 
-// pingEvery makes 100 echo requests per second.
-const pingEvery = 10 * time.Millisecond
+// pingEvery makes 100 echo requests per second, and 10 where the machine is slow.
+var pingEvery = func() time.Duration {
+	if os.Getenv(conformance.SlowVariable) != "" {
+		return 100 * time.Millisecond
+	}
+	return 10 * time.Millisecond
+}()
 
 // SurviveKill kills every agent with SIGKILL, one after another and then all at once, and starts them again, while a
 // pod and a node of another region are pinged 100 times a second.
