@@ -50,7 +50,7 @@ func startBeds(ctx context.Context, tunnel string, paths []Path) ([]*bed, error)
 		} else {
 			beds = append(beds, b)
 		}
-		if err := b.findEnds(); err != nil {
+		if err := b.findEnds(ctx); err != nil {
 			return beds, err
 		}
 		if err := b.carries(ctx); err != nil {
@@ -78,9 +78,15 @@ func (b *bed) prepare(ctx context.Context, tunnel string) error {
 	return err
 }
 
-func (b *bed) findEnds() error {
+func (b *bed) findEnds(ctx context.Context) error {
 	b.client, b.server, b.to = b.lab.Host(clientNode+podOf), b.lab.Host(serverNode+podOf), nodeOf(b.lab, serverNode).Pods[0].IP4
-	if b.path.Gateways {
+	if !b.path.Gateways {
+		for _, pod := range []*lab.Host{b.client, b.server} {
+			if err := setCongestion(ctx, pod); err != nil {
+				return err
+			}
+		}
+	} else {
 		b.client, b.server, b.to = b.lab.Host(clientGateway), b.lab.Host(serverGateway), nodeOf(b.lab, serverGateway).IP4
 	}
 	// So many short connections need many ports.

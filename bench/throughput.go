@@ -16,10 +16,6 @@ func (b *bed) iperf(ctx context.Context, each time.Duration, args ...string) (la
 	return b.client.Iperf(ctx, b.server, b.to, append(args, "-t", wholeSeconds(each))...)
 }
 
-// congestion is the TCP congestion control of all streams, the kernel's own default. Machines are set to others: BBR, for one,
-// sends at the pace that it believes the path to have, so that not the path is measured but that belief.
-const congestion = "cubic"
-
 // oneStream measures a TCP stream, and the whole machine's CPU time for it.
 func (b *bed) oneStream(ctx context.Context, each time.Duration) (map[string]float64, error) {
 	var r lab.IperfResult
