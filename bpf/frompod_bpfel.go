@@ -48,7 +48,7 @@ type FromPodRavenFlow struct {
 	_         structs.HostLayout
 	CheckedNs uint64
 	Verdict   FromPodRavenReason
-	Pad       uint32
+	Ifindex   uint32
 }
 
 type FromPodRavenFlowKey struct {

@@ -21,6 +21,8 @@ static __always_inline struct raven_verdict decide(struct __sk_buff *skb)
 	reason = raven_begin(skb, &p, ETH_HLEN, config);
 	if (reason)
 		return raven_pass(reason);
+	if (raven_flow_is_known(skb, &p, config))
+		return raven_deliver_known(skb, &p);
 	if (raven_link_scope(&p))
 		return raven_pass(RAVEN_PASS_NO_ROUTE);
 	/* The scope alone: answers may go without VXLAN where this node was told so before the others. */

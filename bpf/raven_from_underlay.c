@@ -12,6 +12,15 @@
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
+/* True for IPv4 packets to the node's own address, which most of the tunnel's are: they need no look-up. */
+static __always_inline bool to_this_node(struct __sk_buff *skb, const struct raven_node_config *config)
+{
+	struct raven_ipv4 *ip = (void *)(long)skb->data + ETH_HLEN;
+
+	return skb->protocol == bpf_htons(ETH_P_IP) && (void *)(ip + 1) <= (void *)(long)skb->data_end &&
+	       __builtin_memcmp(&ip->daddr, config->underlay, 4) == 0;
+}
+
 /* What came without VXLAN. */
 static __always_inline struct raven_verdict decide_direct(struct __sk_buff *skb,
 							  const struct raven_node_config *config)
@@ -20,9 +29,13 @@ static __always_inline struct raven_verdict decide_direct(struct __sk_buff *skb,
 	struct raven_fib_entry *to;
 	int reason;
 
+	if (to_this_node(skb, config))
+		return raven_pass(RAVEN_PASS_LOCAL_HOST);
 	reason = raven_begin(skb, &p, ETH_HLEN, config);
 	if (reason)
 		return raven_pass(reason);
+	if (raven_flow_is_known(skb, &p, config))
+		return raven_deliver_known(skb, &p);
 
 	to = raven_fib_lookup(p.family, &p.flow.daddr);
 	if (!to)

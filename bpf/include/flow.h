@@ -116,14 +116,32 @@ static __always_inline int raven_flow_verdict(struct __sk_buff *skb, const struc
 	}
 	if (flow) {
 		flow->verdict = verdict;
+		flow->ifindex = skb->ifindex;
 		flow->checked_ns = now;
 	} else {
-		struct raven_flow fresh = {.checked_ns = now, .verdict = verdict};
+		struct raven_flow fresh = {.checked_ns = now, .verdict = verdict, .ifindex = skb->ifindex};
 
 		/* A full map evicts its oldest entry; should that fail too, the next packet asks again. */
 		bpf_map_update_elem(&raven_flows, &p->flow, &fresh, BPF_ANY);
 	}
 	return verdict == RAVEN_REDIRECT_POD ? 0 : verdict;
+}
+
+/*
+ * True where packets of the same flow that came in by the same device were found to be right, and the flow may be
+ * accelerated: for RAVEN_RECHECK_NS their source and destination need not be looked up again. Only a member asks. On a
+ * gateway most packets are on their way through, and are no flows of its own.
+ */
+static __always_inline bool raven_flow_is_known(struct __sk_buff *skb, const struct raven_packet *p,
+						const struct raven_node_config *config)
+{
+	struct raven_flow *flow;
+
+	if (config->flags & RAVEN_FLAG_GATEWAY || p->tcp_flags & (RAVEN_TCP_SYN | RAVEN_TCP_FIN | RAVEN_TCP_RST))
+		return false;
+	flow = bpf_map_lookup_elem(&raven_flows, &p->flow);
+	return flow && flow->ifindex == skb->ifindex && flow->verdict == RAVEN_REDIRECT_POD &&
+	       bpf_ktime_get_coarse_ns() - flow->checked_ns < RAVEN_RECHECK_NS;
 }
 
 #endif

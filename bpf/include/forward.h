@@ -160,26 +160,17 @@ static __always_inline struct raven_verdict raven_forward(struct __sk_buff *skb,
 }
 
 /*
- * Hands the packet to the local pod that owns its destination address, when the flow is established on this host: into
- * the pod's end of the veth at once, or, without peer, by the host's end of it.
+ * Hands a packet whose flow may be accelerated to the local pod that owns its destination address: into the pod's end of
+ * the veth at once, or, without peer, by the host's end of it.
  */
-static __always_inline struct raven_verdict raven_deliver(struct __sk_buff *skb, const struct raven_packet *p,
-							  const __u32 l3, const struct raven_node_config *config,
-							  const bool peer)
+static __always_inline struct raven_verdict raven_hand_to(struct __sk_buff *skb, const struct raven_packet *p,
+							  const __u32 l3, const struct raven_pod *pod, const bool peer)
 {
-	struct raven_pod *pod = bpf_map_lookup_elem(&raven_pods, &p->flow.daddr);
-	__u32 ifindex;
-	int reason;
+	__u32 ifindex = pod->ifindex;
+	int reason = raven_may_forward(p, pod->mtu);
 
-	if (!pod)
-		return raven_pass(RAVEN_PASS_UNKNOWN_POD);
-	reason = raven_flow_verdict(skb, p, config);
 	if (reason)
 		return raven_pass(reason);
-	reason = raven_may_forward(p, pod->mtu);
-	if (reason)
-		return raven_pass(reason);
-	ifindex = pod->ifindex;
 	if (raven_device_gone(skb, ifindex))
 		return raven_pass(RAVEN_PASS_UNKNOWN_POD);
 	/* The pod drops frames that are not addressed to it. */
@@ -191,6 +182,30 @@ static __always_inline struct raven_verdict raven_deliver(struct __sk_buff *skb,
 		.reason = RAVEN_REDIRECT_POD,
 		.action = peer ? bpf_redirect_peer(ifindex, 0) : bpf_redirect(ifindex, 0),
 	};
+}
+
+/* Hands the packet to its local pod when the flow is established on this host. */
+static __always_inline struct raven_verdict raven_deliver(struct __sk_buff *skb, const struct raven_packet *p,
+							  const __u32 l3, const struct raven_node_config *config,
+							  const bool peer)
+{
+	struct raven_pod *pod = bpf_map_lookup_elem(&raven_pods, &p->flow.daddr);
+	int reason;
+
+	if (!pod)
+		return raven_pass(RAVEN_PASS_UNKNOWN_POD);
+	reason = raven_flow_verdict(skb, p, config);
+	if (reason)
+		return raven_pass(reason);
+	return raven_hand_to(skb, p, l3, pod, peer);
+}
+
+/* The same for a flow that raven_flow_is_known. */
+static __always_inline struct raven_verdict raven_deliver_known(struct __sk_buff *skb, const struct raven_packet *p)
+{
+	struct raven_pod *pod = bpf_map_lookup_elem(&raven_pods, &p->flow.daddr);
+
+	return pod ? raven_hand_to(skb, p, ETH_HLEN, pod, true) : raven_pass(RAVEN_PASS_UNKNOWN_POD);
 }
 
 #endif

@@ -162,7 +162,7 @@ struct raven_flow_key {
 struct raven_flow {
 	__u64 checked_ns; /* CLOCK_MONOTONIC_COARSE of the last look at conntrack */
 	enum raven_reason verdict; /* RAVEN_REDIRECT_POD stands for "accelerate", all others say why not */
-	__u32 pad;
+	__u32 ifindex; /* the device that the packet came in by for which conntrack was asked */
 };
 
 struct {
