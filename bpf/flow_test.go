@@ -117,3 +117,47 @@ func TestADeletedConntrackEntryEndsAccelerationAtTheNextCheck(t *testing.T) {
 		}
 	})
 }
+
+func TestAMemberLooksUpSourceAndDestinationOfAKnownFlowNoMore(t *testing.T) {
+	in := packet{src: remotePod, dst: localPod, dstMAC: ownMAC, proto: tcp, sport: 80, dport: 40000}
+	for _, c := range []struct {
+		name    string
+		gateway bool
+		fin     bool
+		change  func(*node, *Flow)
+		action  int
+	}{
+		{name: "by the same device", action: actRedirect},
+		{name: "by another device", change: func(n *node, f *Flow) { f.Ifindex = uint32(n.index["nic0"]) }, action: actShot},
+		{name: "asked for two seconds ago", change: func(_ *node, f *Flow) { f.CheckedNs -= 2e9 }, action: actShot},
+		{name: "not to be accelerated", change: func(_ *node, f *Flow) { f.Verdict = FromPodRavenReasonRAVEN_PASS_NAT }, action: actShot},
+		{name: "that ends", fin: true, action: actShot},
+		{name: "on a gateway", gateway: true, action: actShot},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			netns.Run(t, func(t *testing.T) {
+				n := newNode(t, false, false)
+				establishedReply(n, in)
+				if action, _ := n.run("raven_from_overlay", "raven0", in.frame(t), 0); action != actRedirect {
+					t.Fatalf("action %d, want a redirect", action)
+				}
+				var flow Flow
+				must(t, n.maps["raven_flows"].Lookup(flowKey(in), &flow))
+				if c.change != nil {
+					c.change(n, &flow)
+					n.put("raven_flows", flowKey(in), flow)
+				}
+				if c.gateway {
+					n.configure(func(c *NodeConfig) { c.Flags |= FlagGateway })
+				}
+				// From now on whoever looks the source up finds a stranger.
+				must(t, n.maps["raven_fib4"].Delete(Fib4Key{Prefixlen: 24, Addr: [4]uint8{10, 244, 9, 0}}))
+				p := in
+				p.fin = c.fin
+				if action, _ := n.run("raven_from_overlay", "raven0", p.frame(t), 0); action != c.action {
+					t.Errorf("action %d, want %d; counted: %v", action, c.action, n.counted("raven_from_overlay"))
+				}
+			})
+		})
+	}
+}

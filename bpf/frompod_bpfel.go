@@ -68,6 +68,13 @@ type FromPodRavenHandshakeWindow struct {
 	Pad      uint32
 }
 
+type FromPodRavenMember uint32
+
+const (
+	FromPodRavenMemberRAVEN_MEMBER_OF_REGION FromPodRavenMember = 1
+	FromPodRavenMemberRAVEN_MEMBER_PEER      FromPodRavenMember = 2
+)
+
 type FromPodRavenNexthop struct {
 	_       structs.HostLayout
 	Group   uint32
@@ -110,6 +117,9 @@ type FromPodRavenNodeConfig struct {
 	OverlayVni          uint32
 	OverlayIfindex      uint32
 	Underlay            [4]uint8
+	TunnelVni           uint32
+	TunnelIfindex       uint32
+	TunnelAddress       [4]uint8
 }
 
 type FromPodRavenPod struct {

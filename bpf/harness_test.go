@@ -223,7 +223,7 @@ func (n *node) fill(gateway bool) {
 		n.put("raven_pods", addr(a), Pod{Ifindex: uint32(n.index["pod0"]), Mac: mac(podMAC), GwMac: mac(podGateway),
 			Mtu: 1500})
 	}
-	n.put("raven_members", addr(netip.MustParseAddr("172.16.2.103")), uint32(1))
+	n.put("raven_members", addr(netip.MustParseAddr("172.16.2.103")), MemberOfRegion)
 }
 
 // direct turns the region's next hops to kind direct, over nic0.

@@ -28,7 +28,7 @@ static __always_inline struct raven_verdict decide(struct __sk_buff *skb)
 	/* The scope alone: answers may go without VXLAN where this node was told so before the others. */
 	if (!raven_source_in(&p, config->flags & RAVEN_FLAG_GATEWAY ? RAVEN_SCOPE_IN_REGION : RAVEN_SCOPE_REMOTE)) {
 		/* What another region asks of a NodePort of the gateway comes to a pod here in the gateway's own name. */
-		if (!(config->flags & RAVEN_FLAG_GATEWAY) && bpf_map_lookup_elem(&raven_members, &p.flow.saddr))
+		if (!(config->flags & RAVEN_FLAG_GATEWAY) && raven_is_member(&p.flow.saddr, RAVEN_MEMBER_OF_REGION))
 			return raven_pass(RAVEN_PASS_NO_ROUTE);
 		return raven_drop(RAVEN_DROP_WRONG_REGION_SOURCE);
 	}

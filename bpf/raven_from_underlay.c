@@ -2,8 +2,8 @@
 
 // SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
 /*
- * tc ingress of the underlay NIC. It takes VXLAN off the packets of members, which spares them the stack's way up to the
- * VXLAN socket; and where next hops of kind direct are in use, it does what raven_from_overlay does, for packets that
+ * tc ingress of the underlay NIC, and of the one that a VXLAN tunnel's packets come by. It takes VXLAN off the packets of
+ * members and peers, which spares them the stack's way up to the VXLAN socket; and where next hops of kind direct are in use, it does what raven_from_overlay does, for packets that
  * came without VXLAN. The NIC carries much that is not Raven's, so this program drops nothing of others: what it does
  * not recognise goes to the stack, where the nft table raven keeps strangers out of the tunnel.
  */
@@ -59,11 +59,12 @@ static __always_inline struct raven_verdict decide_direct(struct __sk_buff *skb,
 static __always_inline struct raven_verdict decide(struct __sk_buff *skb)
 {
 	const struct raven_node_config *config = raven_get_config();
+	struct raven_vtep vtep;
 
 	if (!config || !(config->flags & RAVEN_FLAG_ACCELERATE))
 		return raven_pass(RAVEN_PASS_DISABLED);
-	if (skb->pkt_type == PACKET_HOST && raven_is_vxlan(skb, config))
-		return raven_decapsulate(skb, config);
+	if (skb->pkt_type == PACKET_HOST && raven_is_vxlan(skb, config, &vtep))
+		return raven_decapsulate(skb, &vtep);
 	if (config->flags & RAVEN_FLAG_DIRECT)
 		return decide_direct(skb, config);
 	return raven_pass(RAVEN_PASS_UNDERLAY);

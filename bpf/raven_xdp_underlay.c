@@ -52,7 +52,7 @@ static __always_inline struct verdict judge_udp(const struct raven_node_config *
 	if ((void *)(udp + 1) > end)
 		return pass(RAVEN_PASS_MALFORMED);
 	if (udp->dport == bpf_htons(config->overlay_port)) {
-		if (!bpf_map_lookup_elem(&raven_members, source))
+		if (!raven_is_member(source, RAVEN_MEMBER_OF_REGION))
 			return drop(RAVEN_DROP_VXLAN_STRANGER);
 		return pass(RAVEN_PASS_UNDERLAY);
 	}

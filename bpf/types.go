@@ -1,7 +1,7 @@
 package bpf
 
 // ABI is the number in bpf/include/abi.h: the version folder of everything pinned.
-const ABI = 2
+const ABI = 3
 
 // The structs of bpf/include/maps.h under short names. Addresses and ports are in network byte order; an IPv4 address
 // stands mapped into ::ffff:0:0/96 where the field is an Addr.
@@ -31,6 +31,8 @@ type (
 
 	// Flag is enum raven_flag.
 	Flag = FromPodRavenFlag
+	// Member is enum raven_member.
+	Member = FromPodRavenMember
 	// Scope is enum raven_scope.
 	Scope = FromPodRavenScope
 	// NexthopKind is enum raven_nexthop_kind.
@@ -46,6 +48,9 @@ const (
 	FlagAccelerate = FromPodRavenFlagRAVEN_FLAG_ACCELERATE
 	FlagGateway    = FromPodRavenFlagRAVEN_FLAG_GATEWAY
 	FlagDirect     = FromPodRavenFlagRAVEN_FLAG_DIRECT
+
+	MemberOfRegion = FromPodRavenMemberRAVEN_MEMBER_OF_REGION
+	MemberPeer     = FromPodRavenMemberRAVEN_MEMBER_PEER
 
 	ScopeRemote   = FromPodRavenScopeRAVEN_SCOPE_REMOTE
 	ScopeInRegion = FromPodRavenScopeRAVEN_SCOPE_IN_REGION

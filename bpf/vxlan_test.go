@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net"
+	"net/netip"
 	"testing"
 
 	"github.com/gopacket/gopacket"
@@ -49,6 +50,26 @@ func resum(frame []byte) {
 	binary.BigEndian.PutUint16(frame[outerSum:], ^uint16(sum))
 }
 
+// A tunnel whose device is VXLAN: pod0 stands for that, and it ends at an address of its own.
+const tunnelVNI = 201
+
+var tunnelAddress = net.IPv4(203, 0, 113, 10)
+
+func toTunnel(ip *layers.IPv4, u *layers.UDP) { ip.DstIP, u.DstPort = tunnelAddress, 4500 }
+
+func tunnelsVNI(frame []byte) []byte { frame[outerVXLAN+6] = tunnelVNI; return frame }
+
+// tunnelOfVXLAN has the node hold one, and the sender of encapsulated be what is said.
+func tunnelOfVXLAN(sender Member) func(*node) {
+	return func(n *node) {
+		n.configure(func(c *NodeConfig) {
+			c.TunnelVni, c.TunnelIfindex, c.TunnelAddress = tunnelVNI, uint32(n.index["pod0"]), [4]uint8(tunnelAddress.To4())
+			c.OverlayIfindex = goneIndex // no device but the tunnel's will do
+		})
+		n.put("raven_members", addr(netip.MustParseAddr("172.16.2.103")), sender)
+	}
+}
+
 func TestFromUnderlayTakesVXLANOffWhatMembersSendAndLeavesAllElseToTheStack(t *testing.T) {
 	four := packet{src: memberPod, dst: remotePod, dstMAC: ownMAC, srcMAC: vtepMAC, proto: udp, sport: 1, dport: 2, payload: 64}
 	six := packet{src: memberPod6, dst: remotePod6, dstMAC: ownMAC, srcMAC: vtepMAC, proto: tcp, sport: 1, dport: 2}
@@ -89,6 +110,16 @@ func TestFromUnderlayTakesVXLANOffWhatMembersSendAndLeavesAllElseToTheStack(t *t
 			reason: FromPodRavenReasonRAVEN_PASS_NEXTHOP_DOWN},
 		{name: "more than the device's MTU", inner: with(four, 1500), reason: FromPodRavenReasonRAVEN_PASS_NEXTHOP_DOWN},
 		{name: "as much as the device's MTU", inner: with(four, 1500-20-8), reason: off},
+		{name: "a peer's, by a tunnel of VXLAN", inner: four, outer: toTunnel, edit: tunnelsVNI, prepare: tunnelOfVXLAN(MemberPeer), reason: off},
+		{name: "of a peer that is a member too", inner: four, outer: toTunnel, edit: tunnelsVNI,
+			prepare: tunnelOfVXLAN(MemberPeer | MemberOfRegion), reason: off},
+		{name: "by a tunnel of VXLAN from a member that is no peer", inner: four, outer: toTunnel, edit: tunnelsVNI,
+			prepare: tunnelOfVXLAN(MemberOfRegion), reason: underlay},
+		{name: "by a tunnel of VXLAN to another address", inner: four, edit: tunnelsVNI, prepare: tunnelOfVXLAN(MemberPeer),
+			outer: func(ip *layers.IPv4, u *layers.UDP) { toTunnel(ip, u); ip.DstIP = nodeIP.AsSlice() }, reason: underlay},
+		{name: "with the overlay's network by a tunnel of VXLAN", inner: four, outer: toTunnel, prepare: tunnelOfVXLAN(MemberPeer), reason: malformed},
+		{name: "from a peer that is no member to the overlay", inner: four, prepare: tunnelOfVXLAN(MemberPeer), reason: underlay},
+		{name: "to the tunnel's port, which is not VXLAN's", inner: four, outer: toTunnel, edit: tunnelsVNI, reason: underlay},
 		{name: "switched off", inner: four, prepare: func(n *node) { n.configure(func(c *NodeConfig) { c.Flags &^= FlagAccelerate }) },
 			reason: FromPodRavenReasonRAVEN_PASS_DISABLED},
 		{name: "for another host", inner: four, edit: func(f []byte) []byte { f[5]++; return f }, reason: underlay},

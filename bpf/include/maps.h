@@ -43,6 +43,9 @@ struct raven_node_config {
 	__u32 overlay_vni;
 	__u32 overlay_ifindex;       /* of raven0 */
 	__u8 underlay[4];            /* this node's address that VXLAN comes to; zero where it is not IPv4 */
+	__u32 tunnel_vni;            /* of a tunnel whose device is VXLAN over IPv4, else 0 */
+	__u32 tunnel_ifindex;        /* of that device */
+	__u8 tunnel_address[4];      /* this node's address that its packets come to */
 };
 
 struct {
@@ -173,16 +176,28 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } raven_flows SEC(".maps");
 
-/* ---- XDP admission ---- */
+/* ---- admission: who may send VXLAN ---- */
+
+enum raven_member {
+	RAVEN_MEMBER_OF_REGION = 1, /* by raven0 */
+	RAVEN_MEMBER_PEER = 2,      /* by a tunnel whose device is VXLAN */
+};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, RAVEN_MAX_MEMBERS);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct raven_addr);
-	__type(value, __u32); /* 1 */
+	__type(value, enum raven_member); /* one of them, or both */
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } raven_members SEC(".maps");
+
+static __always_inline bool raven_is_member(const struct raven_addr *addr, enum raven_member which)
+{
+	enum raven_member *member = bpf_map_lookup_elem(&raven_members, addr);
+
+	return member && *member & which;
+}
 
 struct raven_handshake_window {
 	__u64 window_ns; /* CLOCK_MONOTONIC when the current second began */

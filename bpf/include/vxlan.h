@@ -24,8 +24,17 @@ struct raven_outer {
 
 #define RAVEN_OUTER_LEN (sizeof(struct raven_outer) - ETH_HLEN)
 
-/* True for what is sent to a VXLAN port, by anybody, over IPv4. */
-static __always_inline bool raven_is_vxlan(struct __sk_buff *skb, const struct raven_node_config *config)
+/* An end of VXLAN on this node: who sends what to which address, and the device that it comes in by. */
+struct raven_vtep {
+	__u32 vni;
+	__u32 ifindex;
+	const __u8 *address;
+	enum raven_member sender;
+};
+
+/* True for what is sent to a VXLAN port, by anybody, over IPv4; *to is then the end that has it. */
+static __always_inline bool raven_is_vxlan(struct __sk_buff *skb, const struct raven_node_config *config,
+					   struct raven_vtep *to)
 {
 	struct raven_outer *outer;
 
@@ -34,8 +43,23 @@ static __always_inline bool raven_is_vxlan(struct __sk_buff *skb, const struct r
 	outer = (void *)(long)skb->data;
 	if ((void *)(outer + 1) > (void *)(long)skb->data_end)
 		return false;
-	return outer->ip.version_ihl == 0x45 && outer->ip.protocol == IPPROTO_UDP &&
-	       outer->udp.dport == bpf_htons(config->overlay_port);
+	if (outer->ip.version_ihl != 0x45 || outer->ip.protocol != IPPROTO_UDP)
+		return false;
+	if (outer->udp.dport == bpf_htons(config->overlay_port)) {
+		to->vni = config->overlay_vni;
+		to->ifindex = config->overlay_ifindex;
+		to->address = config->underlay;
+		to->sender = RAVEN_MEMBER_OF_REGION;
+		return true;
+	}
+	if (config->tunnel_vni && outer->udp.dport == bpf_htons(config->tunnel_port)) {
+		to->vni = config->tunnel_vni;
+		to->ifindex = config->tunnel_ifindex;
+		to->address = config->tunnel_address;
+		to->sender = RAVEN_MEMBER_PEER;
+		return true;
+	}
+	return false;
 }
 
 /* True where the device is there, and the inner packet no larger than what a redirect to it may bring in. */
@@ -47,18 +71,17 @@ static __always_inline bool raven_takes(struct __sk_buff *skb, __u32 ifindex)
 }
 
 /*
- * Takes the encapsulation off a packet that raven_is_vxlan, and has it come in by raven0, as the stack would do after its
- * routing and its packet filter. It does so only for what the nft table raven admits, that is from a member to this
- * node; all else it leaves to the stack, and so it does where the stack would do more than that: a segmented or
- * fragmented packet, a congestion mark, more than raven0's MTU.
+ * Takes the encapsulation off a packet that raven_is_vxlan, and has it come in by the device that has it, as the stack would do
+ * after its routing and its packet filter. It does so only for what comes from a member to this node, which the nft table
+ * raven admits too; all else it leaves to the stack, and so it does where the stack would do more than that: a segmented or
+ * fragmented packet, a congestion mark, more than the device's MTU.
  *
  * The outer checksum is not looked at, as RFC 7348 (section 5) allows: the headers that it covers beside the inner
  * packet are compared here, and whoever the inner packet is for verifies that packet's own.
  *
- * raven0 has no GRO, so what the stack decapsulates comes in by the same queue and nothing is overtaken.
+ * The device has no GRO, so what the stack decapsulates comes in by the same queue and nothing is overtaken.
  */
-static __always_inline struct raven_verdict raven_decapsulate(struct __sk_buff *skb,
-							      const struct raven_node_config *config)
+static __always_inline struct raven_verdict raven_decapsulate(struct __sk_buff *skb, const struct raven_vtep *to)
 {
 	struct raven_outer *outer = (void *)(long)skb->data;
 	struct raven_addr source;
@@ -70,14 +93,14 @@ static __always_inline struct raven_verdict raven_decapsulate(struct __sk_buff *
 	    (outer->ip.tos & RAVEN_ECN_CE) == RAVEN_ECN_CE)
 		return raven_pass(RAVEN_PASS_UNDERLAY);
 	if (!raven_ipv4_checksum_ok(&outer->ip) || outer->vxlan.flags != bpf_htonl(RAVEN_VXLAN_VNI_VALID) ||
-	    outer->vxlan.vni != bpf_htonl(config->overlay_vni << 8))
+	    outer->vxlan.vni != bpf_htonl(to->vni << 8))
 		return raven_pass(RAVEN_PASS_MALFORMED);
-	if (__builtin_memcmp(outer->ip.daddr, config->underlay, 4) != 0)
+	if (__builtin_memcmp(outer->ip.daddr, to->address, 4) != 0)
 		return raven_pass(RAVEN_PASS_UNDERLAY);
 	raven_map4(&source, outer->ip.saddr);
-	if (!bpf_map_lookup_elem(&raven_members, &source))
+	if (!raven_is_member(&source, to->sender))
 		return raven_pass(RAVEN_PASS_UNDERLAY); /* a stranger: the table drops and counts it */
-	if (!raven_takes(skb, config->overlay_ifindex))
+	if (!raven_takes(skb, to->ifindex))
 		return raven_pass(RAVEN_PASS_NEXTHOP_DOWN);
 
 	__builtin_memcpy(&inner, &outer->inner, sizeof(inner));
@@ -88,7 +111,7 @@ static __always_inline struct raven_verdict raven_decapsulate(struct __sk_buff *
 	__builtin_memcpy((void *)(long)skb->data, &inner, sizeof(inner));
 	return (struct raven_verdict){
 		.reason = RAVEN_REDIRECT_DECAPSULATED,
-		.action = bpf_redirect(config->overlay_ifindex, BPF_F_INGRESS),
+		.action = bpf_redirect(to->ifindex, BPF_F_INGRESS),
 	};
 }
 

@@ -23,6 +23,16 @@ type Device struct {
 	Peer string
 	// Decrypts is true where the kernel decrypts what comes out of the device by XFRM, and remembers that with the packet.
 	Decrypts bool
+	// VXLAN is set where the device is a VXLAN one over IPv4 whose peers send from the endpoints that the plan gives them; the
+	// programs may then take the encapsulation off before the stack does.
+	VXLAN VXLAN
+}
+
+// VXLAN says what is sent to a VXLAN device: packets of which network identifier (24 bits; 0 says that the device is none), to
+// which address of this node.
+type VXLAN struct {
+	VNI     uint32
+	Address netip.Addr
 }
 
 // State of one tunnel.

@@ -54,7 +54,7 @@ var stopped = []fault{
 	{name: "program detached", at: "east-1", inject: "rm /sys/fs/bpf/raven/v*/links/raven_from_tunnel-*",
 		check: "programs", words: []string{"raven_from_tunnel is not attached", "raven-wg0"}},
 	{name: "FIB entry missing", at: "east-1",
-		inject: "bpftool map delete pinned /sys/fs/bpf/raven/v2/raven_fib4 key 24 0 0 0 10 244 32 0",
+		inject: "bpftool map delete pinned /sys/fs/bpf/raven/v3/raven_fib4 key 24 0 0 0 10 244 32 0",
 		check:  "programs", words: []string{"FIB lacks the entry 10.244.32.0/24"}},
 	{name: "next hop emptied", at: "east-2", do: emptyNextHops, check: "programs", words: []string{"which is not region/gw-west as planned"}},
 	{name: "full map", at: "east-2", do: fillPods, check: "programs", words: []string{"raven_pods is full"}},
@@ -137,7 +137,7 @@ func TestEveryFaultIsDiagnosed(t *testing.T) {
 // change opens a pinned map of a node.
 func change(t *testing.T, w *world, node, name string, f func(*ebpf.Map) error) {
 	t.Helper()
-	m, err := ebpf.LoadPinnedMap(w.lab.Host(node).Path("/sys/fs/bpf/raven/v2/"+name), nil)
+	m, err := ebpf.LoadPinnedMap(w.lab.Host(node).Path("/sys/fs/bpf/raven/v3/"+name), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ func (a *Applier) accelerate(ctx context.Context, plan *topology.Plan, host data
 	if err := a.load(a.wanted(plan, host)); err != nil {
 		return err
 	}
-	config, err := configOf(plan, a.options.HandshakesPerSecond)
+	config, err := configOf(plan, host, a.options.HandshakesPerSecond)
 	if err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func (a *Applier) accelerate(ctx context.Context, plan *topology.Plan, host data
 	a.logPods(local)
 	a.pods = local
 
-	errs := []error{podErr, a.fill(plan, around, existing.pods, config)}
+	errs := []error{podErr, a.fill(plan, host, around, existing.pods, config)}
 	if ctx.Err() != nil {
 		return errors.Join(errs...)
 	}
@@ -81,7 +81,7 @@ func (a *Applier) wanted(plan *topology.Plan, host datapath.Host) []wantedProgra
 			"raven_tunnel_ethernet": flag(tunnels[0].Ethernet), "raven_tunnel_xfrm": flag(tunnels[0].Decrypts),
 		}})
 	}
-	if usesUnderlay(plan) {
+	if usesUnderlay(plan) || host.Tunnel.VXLAN.VNI != 0 {
 		list = append(list, wantedProgram{name: FromUnderlay})
 	}
 	if a.options.XDP {

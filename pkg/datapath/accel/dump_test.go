@@ -34,13 +34,13 @@ func TestBpftoolShowsEveryMapByItsFields(t *testing.T) {
 		for name, want := range map[string][]string{
 			mapConfig: {
 				"flags", "tcp_established_s", "udp_s", "udp_stream_s", "tick_ns", "handshakes_per_second", "tunnel_port", "overlay_port",
-				"overlay_vni", "overlay_ifindex", "underlay",
+				"overlay_vni", "overlay_ifindex", "underlay", "tunnel_vni", "tunnel_ifindex", "tunnel_address",
 			},
 			mapFib4:       {"prefixlen", "addr", "nexthop", "scope"},
 			mapFib6:       {"prefixlen", "addr", "nexthop", "scope"},
 			mapNexthops:   {"group", "ifindex", "kind", "flags", "dmac", "smac", "mtu", "pad", "via"},
 			mapPods:       {"bytes", "ifindex", "mac", "gw_mac", "mtu", "pad"},
-			mapFlows:      {"saddr", "daddr", "sport", "dport", "protocol", "pad", "checked_ns", "verdict", "pad"},
+			mapFlows:      {"saddr", "daddr", "sport", "dport", "protocol", "pad", "checked_ns", "verdict", "ifindex"},
 			mapMembers:    {"bytes"},
 			mapHandshakes: {"bytes", "window_ns", "count", "pad"},
 			mapCounters:   {"from_pod", "from_overlay", "from_tunnel", "from_underlay", "xdp_underlay"},

@@ -3,6 +3,7 @@ package accel
 import (
 	"errors"
 
+	"github.com/ravencni/raven/pkg/datapath"
 	"github.com/ravencni/raven/pkg/datapath/accel/pintree"
 	"github.com/ravencni/raven/pkg/datapath/pods"
 	"github.com/ravencni/raven/pkg/topology"
@@ -11,7 +12,8 @@ import (
 // fill brings the maps to what the plan says, writing differences only. Next hops come before the prefixes that point to
 // them and go after them, and the switch comes last, so that a packet meets a consistent FIB at any time. The switch
 // stays off where the FIB is not whole: to the programs a source without an entry is a stranger's.
-func (a *Applier) fill(plan *topology.Plan, around surroundings, havePods map[address]podEntry, config nodeConfig) error {
+func (a *Applier) fill(plan *topology.Plan, host datapath.Host, around surroundings, havePods map[address]podEntry,
+	config nodeConfig) error {
 	hops := nexthopsOf(plan, around)
 	fib := fibOf(plan, hops)
 
@@ -27,7 +29,7 @@ func (a *Applier) fill(plan *topology.Plan, around surroundings, havePods map[ad
 	four, six := split(fib, slot)
 	have4, err4 := readMap[fib4Key, fibEntry](a.maps[mapFib4])
 	have6, err6 := readMap[fib6Key, fibEntry](a.maps[mapFib6])
-	haveMembers, errMembers := readMap[address, uint32](a.maps[mapMembers])
+	haveMembers, errMembers := readMap[address, member](a.maps[mapMembers])
 	haveConfig, errConfig := readMap[uint32, nodeConfig](a.maps[mapConfig])
 	if err := errors.Join(err4, err6, errMembers, errConfig); err != nil {
 		return err
@@ -49,7 +51,7 @@ func (a *Applier) fill(plan *topology.Plan, around surroundings, havePods map[ad
 		config.Flags &^= flagAccelerate
 	}
 
-	members, local := diff(haveMembers, membersOf(plan)), diff(havePods, podsOf(a.pods))
+	members, local := diff(haveMembers, membersOf(plan, host)), diff(havePods, podsOf(a.pods))
 	errs = append(errs, update(a, mapMembers, members), remove(a, mapMembers, members),
 		update(a, mapPods, local), remove(a, mapPods, local))
 	return errors.Join(append(errs, update(a, mapConfig, diff(haveConfig, map[uint32]nodeConfig{0: config})))...)
@@ -72,11 +74,19 @@ func remove[K comparable, V comparable](a *Applier, name string, d difference[K,
 	return err
 }
 
-func membersOf(plan *topology.Plan) map[address]uint32 {
-	members := make(map[address]uint32)
+// membersOf lists who may send VXLAN to this node.
+func membersOf(plan *topology.Plan, host datapath.Host) map[address]member {
+	members := make(map[address]member)
 	if plan.Overlay != nil {
 		for _, m := range plan.Overlay.Members {
-			members[addressOf(m)] = 1
+			members[addressOf(m)] |= memberOfRegion
+		}
+	}
+	if plan.Tunnel != nil && host.Tunnel.VXLAN.VNI != 0 {
+		for _, p := range plan.Tunnel.Peers {
+			if p.Endpoint.IsValid() {
+				members[addressOf(p.Endpoint.Addr())] |= memberPeer
+			}
 		}
 	}
 	return members

@@ -2,6 +2,7 @@ package accel
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/ravencni/raven/pkg/datapath"
 	"github.com/ravencni/raven/pkg/datapath/pods/podtest"
 	"github.com/ravencni/raven/pkg/topology"
+	"github.com/ravencni/raven/pkg/tunnel"
 	"github.com/ravencni/raven/test/netns"
 )
 
@@ -115,6 +117,42 @@ func TestAForeignProgramOnTheOverlaySeesEveryPacket(t *testing.T) {
 		}
 		if at := a.Attachments()[0]; at.Program != FromOverlay || !strings.Contains(at.Reason, `program "theirs"`) {
 			t.Errorf("%+v", at)
+		}
+	})
+}
+
+func TestATunnelOfVXLANBringsTheProgramOfTheUnderlayToItsOwnWay(t *testing.T) {
+	bothMethods(t, func(t *testing.T, n *node, options Options) {
+		peer, own := netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("203.0.113.10")
+		n.plan.Tunnel.Peers = []topology.Peer{{Region: "b", Node: "b1", Endpoint: netip.AddrPortFrom(peer, 4500)}, {Region: "dials us"}}
+		n.host.Tunnel.VXLAN = tunnel.VXLAN{VNI: 201, Address: own}
+		outer := podtest.Link(t, "lo").Attrs() // any other device will do
+		n.host.Outers = []datapath.Link{n.host.Underlay, {Name: outer.Name, Index: outer.Index}}
+		a := n.applier(t, options)
+		n.apply(t, a)
+		for _, device := range []string{"eth.0", "lo"} {
+			if got := attached(a); !slices.Contains(got, "raven_from_underlay@"+device) {
+				t.Errorf("not attached to %s: %v", device, got)
+			}
+		}
+		members, err := readMap[address, member](a.maps[mapMembers])
+		must(t, err)
+		want := map[address]member{addressOf(netip.MustParseAddr("10.0.0.2")): memberOfRegion, addressOf(peer): memberPeer}
+		if diff := cmp.Diff(want, members); diff != "" {
+			t.Error(diff)
+		}
+		config, err := readMap[uint32, nodeConfig](a.maps[mapConfig])
+		must(t, err)
+		if c := config[0]; c.TunnelVni != 201 || c.TunnelIfindex != uint32(n.host.Tunnel.Index) || c.TunnelAddress != own.As4() {
+			t.Errorf("config %+v", c)
+		}
+		n.host.Tunnel.VXLAN = tunnel.VXLAN{}
+		n.apply(t, a)
+		if got := attached(a); slices.Contains(got, "raven_from_underlay@lo") {
+			t.Errorf("still attached: %v", got)
+		}
+		if members, err = readMap[address, member](a.maps[mapMembers]); err != nil || len(members) != 1 {
+			t.Errorf("members %v, %v", members, err)
 		}
 	})
 }

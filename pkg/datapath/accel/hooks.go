@@ -48,8 +48,15 @@ func (a *Applier) hooks(plan *topology.Plan, host datapath.Host, around surround
 	if !slices.Contains(underlays, host.Underlay) {
 		underlays = append([]datapath.Link{host.Underlay}, underlays...)
 	}
-	for _, u := range underlays {
-		if usesUnderlay(plan) {
+	var takes []datapath.Link
+	if usesUnderlay(plan) {
+		takes = underlays
+	}
+	if host.Tunnel.VXLAN.VNI != 0 {
+		takes = append(slices.Clone(takes), host.Outers...)
+	}
+	for i, u := range takes {
+		if !slices.Contains(takes[:i], u) {
 			ingress(FromUnderlay, u.Name, u.Index)
 		}
 	}

@@ -86,6 +86,7 @@ func TestEveryEnumeratorHasTheSameNumberInGoAndInEveryObject(t *testing.T) {
 	want := map[string]map[string]uint64{
 		"raven_flag": {"RAVEN_FLAG_ACCELERATE": uint64(flagAccelerate), "RAVEN_FLAG_GATEWAY": uint64(flagGateway),
 			"RAVEN_FLAG_DIRECT": uint64(flagDirect)},
+		"raven_member": {"RAVEN_MEMBER_OF_REGION": uint64(memberOfRegion), "RAVEN_MEMBER_PEER": uint64(memberPeer)},
 		"raven_scope": {
 			"RAVEN_SCOPE_REMOTE": uint64(scopeRemote), "RAVEN_SCOPE_IN_REGION": uint64(scopeInRegion),
 			"RAVEN_SCOPE_LOCAL": uint64(scopeLocal), "RAVEN_SCOPE_HOST": uint64(scopeHost),

@@ -18,7 +18,7 @@ const conntrackDir = "/proc/sys/net/netfilter"
 
 // configOf reads what the programs need to know about this node: its role, conntrack's timeouts in seconds, ports, and
 // the overlay's device. It does not know that device's index, which changes when others delete it.
-func configOf(plan *topology.Plan, handshakesPerSecond int) (nodeConfig, error) {
+func configOf(plan *topology.Plan, host datapath.Host, handshakesPerSecond int) (nodeConfig, error) {
 	c := nodeConfig{
 		Flags:               flagAccelerate,
 		HandshakesPerSecond: uint32(max(0, handshakesPerSecond)),
@@ -35,6 +35,9 @@ func configOf(plan *topology.Plan, handshakesPerSecond int) (nodeConfig, error) 
 	}
 	if plan.Tunnel != nil {
 		c.TunnelPort = uint16(plan.Tunnel.ListenPort)
+		if v := host.Tunnel.VXLAN; v.VNI != 0 {
+			c.TunnelVni, c.TunnelIfindex, c.TunnelAddress = v.VNI, uint32(host.Tunnel.Index), v.Address.As4()
+		}
 	}
 	for _, timeout := range []struct {
 		name string

@@ -21,6 +21,7 @@ type (
 	podEntry      = pintree.PodEntry
 	flowKey       = bpf.FromPodRavenFlowKey
 	flow          = bpf.FromPodRavenFlow
+	member        = bpf.FromPodRavenMember
 	handshakes    = bpf.FromPodRavenHandshakeWindow
 	programCounts = bpf.FromPodRavenProgramCounters
 )
@@ -29,6 +30,9 @@ const (
 	flagAccelerate = bpf.FromPodRavenFlagRAVEN_FLAG_ACCELERATE
 	flagGateway    = bpf.FromPodRavenFlagRAVEN_FLAG_GATEWAY
 	flagDirect     = bpf.FromPodRavenFlagRAVEN_FLAG_DIRECT
+
+	memberOfRegion = bpf.FromPodRavenMemberRAVEN_MEMBER_OF_REGION
+	memberPeer     = bpf.FromPodRavenMemberRAVEN_MEMBER_PEER
 
 	scopeRemote   = bpf.FromPodRavenScopeRAVEN_SCOPE_REMOTE
 	scopeInRegion = bpf.FromPodRavenScopeRAVEN_SCOPE_IN_REGION

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ravencni/raven/pkg/datapath"
+	"github.com/ravencni/raven/pkg/datapath/gro"
 	"github.com/ravencni/raven/pkg/datapath/sysctl"
 	"github.com/ravencni/raven/pkg/topology"
 )
@@ -129,7 +130,7 @@ func adjust(l *netlink.Vxlan, want *topology.Overlay) (changes int, err error) {
 	write(modeErr == nil && mode != addrGenNone, "set the IPv6 address generation",
 		func() error { return sysctl.Write(addrGenMode, addrGenNone) })
 	if err == nil {
-		changed, groErr := withoutGRO(attrs.Name)
+		changed, groErr := gro.Off(attrs.Name)
 		if err = groErr; changed {
 			changes++
 		}

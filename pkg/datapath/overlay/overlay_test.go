@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ravencni/raven/pkg/datapath"
+	"github.com/ravencni/raven/pkg/datapath/gro"
 	"github.com/ravencni/raven/pkg/datapath/sysctl"
 	"github.com/ravencni/raven/pkg/topology"
 	"github.com/ravencni/raven/test/netns"
@@ -70,6 +71,9 @@ func TestTheDeviceIsWhatThePlanSays(t *testing.T) {
 		}
 		if v.MTU != 1450 || v.HardwareAddr.String() != "aa:0f:0a:00:00:05" || v.Flags&net.FlagUp == 0 {
 			t.Errorf("got MTU %d, MAC %s, flags %v", v.MTU, v.HardwareAddr, v.Flags)
+		}
+		if on, err := gro.Off(datapath.OverlayDevice); on || err != nil {
+			t.Errorf("it merges segments: %v, %v", on, err)
 		}
 		if out := run(t, "tc qdisc show dev raven0"); !strings.Contains(out, "noqueue") {
 			t.Errorf("its queue is %q, want noqueue", out)

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/ravencni/raven/pkg/datapath/gro"
 	"github.com/ravencni/raven/pkg/topology"
 	"github.com/ravencni/raven/pkg/tunnel"
 	"github.com/ravencni/raven/pkg/tunnel/link"
@@ -97,13 +99,37 @@ func (d *Driver) Apply(_ context.Context, plan *topology.Plan) (tunnel.Result, e
 			"this gateway's endpoint another port", err, plan.Tunnel.ListenPort, plan.Tunnel.ListenPort)
 	}
 	errs = append(errs, err)
+	merged, err := gro.Off(d.device)
+	errs = append(errs, err)
+	if merged {
+		result.Changes++
+	}
 	n, err = applyNeighbours(l, d.peers)
 	result.Changes += n
 	return result, errors.Join(append(errs, err)...)
 }
 
 func (d *Driver) deviceOf(l netlink.Link, plan *topology.Plan) tunnel.Device {
-	return tunnel.Device{Name: d.device, Index: l.Attrs().Index, Ethernet: true, MTU: plan.Tunnel.MTU}
+	device := tunnel.Device{Name: d.device, Index: l.Attrs().Index, Ethernet: true, MTU: plan.Tunnel.MTU}
+	if own := d.outerAddress(); own.Is4() {
+		device.VXLAN = tunnel.VXLAN{VNI: VNI, Address: own}
+	}
+	return device
+}
+
+// outerAddress is the node's own address that it speaks with the peers by, as far as there is a route to one.
+func (d *Driver) outerAddress() netip.Addr {
+	for _, p := range d.peers {
+		if p.err != nil {
+			continue
+		}
+		if routes, err := netlink.RouteGet(p.outer.AsSlice()); err == nil && len(routes) > 0 {
+			if own, ok := netip.AddrFromSlice(routes[0].Src); ok {
+				return own.Unmap()
+			}
+		}
+	}
+	return netip.Addr{}
 }
 
 // ensureDevice returns the VXLAN device. Its port and its outer family are fixed when it is made, so that a device with

@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"github.com/ravencni/raven/pkg/datapath/gro"
 	"github.com/ravencni/raven/pkg/topology"
 	"github.com/ravencni/raven/pkg/tunnel"
 	testns "github.com/ravencni/raven/test/netns"
@@ -163,6 +164,17 @@ func TestTwoGatewaysPingOverVXLANAndTenMoreAppliesWriteNothing(t *testing.T) {
 			if !result.Device.Ethernet || result.Device.Index == 0 {
 				t.Errorf("Apply reports the device %+v", result.Device)
 			}
+			// The programs take the encapsulation off over IPv4 only.
+			want := map[string]tunnel.VXLAN{"IPv4": {VNI: VNI, Address: netip.MustParseAddr(c.underA)}}[name]
+			if result.Device.VXLAN != want {
+				t.Errorf("Apply reports VXLAN %+v, want %+v", result.Device.VXLAN, want)
+			}
+			a.do(func() error {
+				if on, err := gro.Off(DefaultDevice); on || err != nil {
+					return fmt.Errorf("the device merges segments: %v, %w", on, err)
+				}
+				return nil
+			})
 			b.apply(planB, -1)
 			for h, podOfPeer := range map[*host][2]string{a: {"10.2.0.1", "fd00:2::1"}, b: {"10.1.0.1", "fd00:1::1"}} {
 				peer := map[*host]string{a: c.nodeB, b: c.nodeA}[h]

@@ -1,4 +1,5 @@
-package overlay
+// Package gro switches off the merging of received segments (generic receive offload) by a VXLAN device.
+package gro
 
 import (
 	"errors"
@@ -19,10 +20,10 @@ type ifreqData struct {
 	_    [24 - unsafe.Sizeof(uintptr(0))]byte
 }
 
-// withoutGRO has a device hand on packets as they come, and says whether that was news. Packets that the programs
-// decapsulate come in by the processor's plain queue; with GRO the ones that the stack decapsulates would wait in another one, and
-// be overtaken. They have been through the GRO of the underlay's device already.
-func withoutGRO(device string) (changed bool, err error) {
+// Off has a VXLAN device hand on packets as they come, and says whether that was news. Its packets have been through the GRO of
+// the underlay's device already. With GRO they would wait once more in a queue of the device's own, which costs each of them a
+// round of the processor's polling, and where Raven's programs decapsulate as well, that way would overtake this one.
+func Off(device string) (changed bool, err error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return false, fmt.Errorf("open a socket to set up device %s: %w", device, err)
