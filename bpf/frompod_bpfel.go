@@ -18,6 +18,18 @@ type FromPodRavenAddr struct {
 	Bytes [16]uint8
 }
 
+type FromPodRavenDroppedRing struct {
+	_     structs.HostLayout
+	Count uint64
+	Last  [8]struct {
+		_       structs.HostLayout
+		AtNs    uint64
+		Flow    FromPodRavenFlowKey
+		Ifindex uint32
+		Pad     uint32
+	}
+}
+
 type FromPodRavenFib4Key struct {
 	_         structs.HostLayout
 	Prefixlen uint32
@@ -210,6 +222,7 @@ const (
 const (
 	FromPodMapRavenConfig     = "raven_config"
 	FromPodMapRavenCounters   = "raven_counters"
+	FromPodMapRavenDropped    = "raven_dropped"
 	FromPodMapRavenFib4       = "raven_fib4"
 	FromPodMapRavenFib6       = "raven_fib6"
 	FromPodMapRavenFlows      = "raven_flows"
@@ -271,6 +284,7 @@ type FromPodProgramSpecs struct {
 type FromPodMapSpecs struct {
 	RavenConfig     *ebpf.MapSpec `ebpf:"raven_config"`
 	RavenCounters   *ebpf.MapSpec `ebpf:"raven_counters"`
+	RavenDropped    *ebpf.MapSpec `ebpf:"raven_dropped"`
 	RavenFib4       *ebpf.MapSpec `ebpf:"raven_fib4"`
 	RavenFib6       *ebpf.MapSpec `ebpf:"raven_fib6"`
 	RavenFlows      *ebpf.MapSpec `ebpf:"raven_flows"`
@@ -308,6 +322,7 @@ func (o *FromPodObjects) Close() error {
 type FromPodMaps struct {
 	RavenConfig     *ebpf.Map `ebpf:"raven_config"`
 	RavenCounters   *ebpf.Map `ebpf:"raven_counters"`
+	RavenDropped    *ebpf.Map `ebpf:"raven_dropped"`
 	RavenFib4       *ebpf.Map `ebpf:"raven_fib4"`
 	RavenFib6       *ebpf.Map `ebpf:"raven_fib6"`
 	RavenFlows      *ebpf.Map `ebpf:"raven_flows"`
@@ -321,6 +336,7 @@ func (m *FromPodMaps) Close() error {
 	return _FromPodClose(
 		m.RavenConfig,
 		m.RavenCounters,
+		m.RavenDropped,
 		m.RavenFib4,
 		m.RavenFib6,
 		m.RavenFlows,

@@ -18,6 +18,7 @@ import (
 const (
 	FromTunnelMapRavenConfig         = "raven_config"
 	FromTunnelMapRavenCounters       = "raven_counters"
+	FromTunnelMapRavenDropped        = "raven_dropped"
 	FromTunnelMapRavenFib4           = "raven_fib4"
 	FromTunnelMapRavenFib6           = "raven_fib6"
 	FromTunnelMapRavenFlows          = "raven_flows"
@@ -81,6 +82,7 @@ type FromTunnelProgramSpecs struct {
 type FromTunnelMapSpecs struct {
 	RavenConfig     *ebpf.MapSpec `ebpf:"raven_config"`
 	RavenCounters   *ebpf.MapSpec `ebpf:"raven_counters"`
+	RavenDropped    *ebpf.MapSpec `ebpf:"raven_dropped"`
 	RavenFib4       *ebpf.MapSpec `ebpf:"raven_fib4"`
 	RavenFib6       *ebpf.MapSpec `ebpf:"raven_fib6"`
 	RavenFlows      *ebpf.MapSpec `ebpf:"raven_flows"`
@@ -120,6 +122,7 @@ func (o *FromTunnelObjects) Close() error {
 type FromTunnelMaps struct {
 	RavenConfig     *ebpf.Map `ebpf:"raven_config"`
 	RavenCounters   *ebpf.Map `ebpf:"raven_counters"`
+	RavenDropped    *ebpf.Map `ebpf:"raven_dropped"`
 	RavenFib4       *ebpf.Map `ebpf:"raven_fib4"`
 	RavenFib6       *ebpf.Map `ebpf:"raven_fib6"`
 	RavenFlows      *ebpf.Map `ebpf:"raven_flows"`
@@ -133,6 +136,7 @@ func (m *FromTunnelMaps) Close() error {
 	return _FromTunnelClose(
 		m.RavenConfig,
 		m.RavenCounters,
+		m.RavenDropped,
 		m.RavenFib4,
 		m.RavenFib6,
 		m.RavenFlows,

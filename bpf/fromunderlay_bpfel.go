@@ -18,6 +18,7 @@ import (
 const (
 	FromUnderlayMapRavenConfig        = "raven_config"
 	FromUnderlayMapRavenCounters      = "raven_counters"
+	FromUnderlayMapRavenDropped       = "raven_dropped"
 	FromUnderlayMapRavenFib4          = "raven_fib4"
 	FromUnderlayMapRavenFib6          = "raven_fib6"
 	FromUnderlayMapRavenFlows         = "raven_flows"
@@ -79,6 +80,7 @@ type FromUnderlayProgramSpecs struct {
 type FromUnderlayMapSpecs struct {
 	RavenConfig     *ebpf.MapSpec `ebpf:"raven_config"`
 	RavenCounters   *ebpf.MapSpec `ebpf:"raven_counters"`
+	RavenDropped    *ebpf.MapSpec `ebpf:"raven_dropped"`
 	RavenFib4       *ebpf.MapSpec `ebpf:"raven_fib4"`
 	RavenFib6       *ebpf.MapSpec `ebpf:"raven_fib6"`
 	RavenFlows      *ebpf.MapSpec `ebpf:"raven_flows"`
@@ -116,6 +118,7 @@ func (o *FromUnderlayObjects) Close() error {
 type FromUnderlayMaps struct {
 	RavenConfig     *ebpf.Map `ebpf:"raven_config"`
 	RavenCounters   *ebpf.Map `ebpf:"raven_counters"`
+	RavenDropped    *ebpf.Map `ebpf:"raven_dropped"`
 	RavenFib4       *ebpf.Map `ebpf:"raven_fib4"`
 	RavenFib6       *ebpf.Map `ebpf:"raven_fib6"`
 	RavenFlows      *ebpf.Map `ebpf:"raven_flows"`
@@ -129,6 +132,7 @@ func (m *FromUnderlayMaps) Close() error {
 	return _FromUnderlayClose(
 		m.RavenConfig,
 		m.RavenCounters,
+		m.RavenDropped,
 		m.RavenFib4,
 		m.RavenFib6,
 		m.RavenFlows,

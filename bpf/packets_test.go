@@ -94,6 +94,9 @@ func runTable(t *testing.T, program string, gateway, tunnelEthernet bool, setup 
 						c.reason, packets, octets, len(frame), n.counted(program))
 				}
 				reached[c.reason] = true
+				if c.action == actShot {
+					n.remembers(c.reason, c.packet, n.index[c.device])
+				}
 				want := frame
 				if c.action == actRedirect {
 					want = forwarded(t, frame, c.wantDst, c.wantSrc)

@@ -30,7 +30,7 @@ static __always_inline struct raven_verdict decide(struct __sk_buff *skb)
 		/* What another region asks of a NodePort of the gateway comes to a pod here in the gateway's own name. */
 		if (!(config->flags & RAVEN_FLAG_GATEWAY) && raven_is_member(&p.flow.saddr, RAVEN_MEMBER_OF_REGION))
 			return raven_pass(RAVEN_PASS_NO_ROUTE);
-		return raven_drop(RAVEN_DROP_WRONG_REGION_SOURCE);
+		return raven_drop(skb, &p, RAVEN_DROP_WRONG_REGION_SOURCE);
 	}
 
 	to = raven_fib_lookup(p.family, &p.flow.daddr);

@@ -41,7 +41,7 @@ static __always_inline struct raven_verdict decide(struct __sk_buff *skb)
 	if (!pod || pod->ifindex != skb->ifindex) {
 		from = raven_fib_lookup(p.family, &p.flow.saddr);
 		if (!from || from->scope != RAVEN_SCOPE_LOCAL)
-			return raven_drop(RAVEN_DROP_SPOOFED_SOURCE);
+			return raven_drop(skb, &p, RAVEN_DROP_SPOOFED_SOURCE);
 		/* One of this node's addresses, but nobody said that it is this pod's: the stack judges. */
 		return raven_pass(RAVEN_PASS_UNKNOWN_POD);
 	}

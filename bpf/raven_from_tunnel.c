@@ -31,7 +31,7 @@ static __always_inline struct raven_verdict decide(struct __sk_buff *skb, const 
 	if (raven_link_scope(&p))
 		return raven_pass(RAVEN_PASS_NO_ROUTE);
 	if (!raven_source_ok(skb, &p, RAVEN_SCOPE_REMOTE))
-		return raven_drop(RAVEN_DROP_WRONG_REGION_SOURCE);
+		return raven_drop(skb, &p, RAVEN_DROP_WRONG_REGION_SOURCE);
 
 	to = raven_fib_lookup(p.family, &p.flow.daddr);
 	if (!to)

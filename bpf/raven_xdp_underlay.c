@@ -7,6 +7,7 @@
  * established tunnels are of another type and do not count.
  */
 #include "include/count.h"
+#include "include/dropped.h"
 #include "include/packet.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
@@ -26,8 +27,9 @@ static __always_inline struct verdict pass(int reason)
 	return (struct verdict){.reason = reason, .action = XDP_PASS};
 }
 
-static __always_inline struct verdict drop(int reason)
+static __always_inline struct verdict drop(struct xdp_md *ctx, const struct raven_flow_key *flow, int reason)
 {
+	raven_remember(reason, flow, ctx->ingress_ifindex);
 	return (struct verdict){.reason = reason, .action = XDP_DROP};
 }
 
@@ -46,14 +48,18 @@ static __always_inline bool over_limit(const struct raven_addr *source, __u32 li
 	return __sync_fetch_and_add(&seen->count, 1) >= limit;
 }
 
-static __always_inline struct verdict judge_udp(const struct raven_node_config *config, const struct raven_addr *source,
-						struct raven_udp *udp, void *end)
+/* flow holds the packet's addresses already. */
+static __always_inline struct verdict judge_udp(struct xdp_md *ctx, const struct raven_node_config *config,
+						struct raven_flow_key *flow, struct raven_udp *udp, void *end)
 {
 	if ((void *)(udp + 1) > end)
 		return pass(RAVEN_PASS_MALFORMED);
+	flow->sport = udp->sport;
+	flow->dport = udp->dport;
+	flow->protocol = IPPROTO_UDP;
 	if (udp->dport == bpf_htons(config->overlay_port)) {
-		if (!raven_is_member(source, RAVEN_MEMBER_OF_REGION))
-			return drop(RAVEN_DROP_VXLAN_STRANGER);
+		if (!raven_is_member(&flow->saddr, RAVEN_MEMBER_OF_REGION))
+			return drop(ctx, flow, RAVEN_DROP_VXLAN_STRANGER);
 		return pass(RAVEN_PASS_UNDERLAY);
 	}
 	if (config->tunnel_port && config->handshakes_per_second && udp->dport == bpf_htons(config->tunnel_port)) {
@@ -62,8 +68,8 @@ static __always_inline struct verdict judge_udp(const struct raven_node_config *
 		if ((void *)(type + 1) > end || *type != bpf_htonl(WIREGUARD_INITIATION << 24) ||
 		    bpf_ntohs(udp->len) != sizeof(*udp) + WIREGUARD_INITIATION_LEN)
 			return pass(RAVEN_PASS_UNDERLAY);
-		if (over_limit(source, config->handshakes_per_second))
-			return drop(RAVEN_DROP_HANDSHAKE_FLOOD);
+		if (over_limit(&flow->saddr, config->handshakes_per_second))
+			return drop(ctx, flow, RAVEN_DROP_HANDSHAKE_FLOOD);
 	}
 	return pass(RAVEN_PASS_UNDERLAY);
 }
@@ -73,7 +79,7 @@ static __always_inline struct verdict decide(struct xdp_md *ctx)
 	const struct raven_node_config *config = raven_get_config();
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct raven_eth *eth = data;
-	struct raven_addr source;
+	struct raven_flow_key flow = {};
 
 	if (!config)
 		return pass(RAVEN_PASS_DISABLED);
@@ -90,8 +96,9 @@ static __always_inline struct verdict decide(struct xdp_md *ctx)
 			return pass(RAVEN_PASS_FRAGMENT);
 		if (ip->protocol != IPPROTO_UDP)
 			return pass(RAVEN_PASS_UNDERLAY);
-		raven_map4(&source, ip->saddr);
-		return judge_udp(config, &source, (void *)(ip + 1), end);
+		raven_map4(&flow.saddr, ip->saddr);
+		raven_map4(&flow.daddr, ip->daddr);
+		return judge_udp(ctx, config, &flow, (void *)(ip + 1), end);
 	}
 	if (eth->proto == bpf_htons(ETH_P_IPV6)) {
 		struct raven_ipv6 *ip = (void *)(eth + 1);
@@ -100,8 +107,9 @@ static __always_inline struct verdict decide(struct xdp_md *ctx)
 			return pass(RAVEN_PASS_MALFORMED);
 		if (ip->next_header != IPPROTO_UDP)
 			return pass(RAVEN_PASS_UNDERLAY);
-		__builtin_memcpy(source.bytes, ip->saddr, 16);
-		return judge_udp(config, &source, (void *)(ip + 1), end);
+		__builtin_memcpy(flow.saddr.bytes, ip->saddr, 16);
+		__builtin_memcpy(flow.daddr.bytes, ip->daddr, 16);
+		return judge_udp(ctx, config, &flow, (void *)(ip + 1), end);
 	}
 	return pass(RAVEN_PASS_NOT_IP);
 }
@@ -109,9 +117,9 @@ static __always_inline struct verdict decide(struct xdp_md *ctx)
 SEC("xdp")
 int raven_xdp_underlay(struct xdp_md *ctx)
 {
-	__u32 len = (long)ctx->data_end - (long)ctx->data;
 	struct verdict verdict = decide(ctx);
 
-	RAVEN_COUNT(xdp_underlay, verdict.reason, len);
+	/* The packet is as it came. Taken before, the length would be kept on the stack half as a pointer, which no verifier admits. */
+	RAVEN_COUNT(xdp_underlay, verdict.reason, (long)ctx->data_end - (long)ctx->data);
 	return verdict.action;
 }

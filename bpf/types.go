@@ -1,7 +1,7 @@
 package bpf
 
 // ABI is the number in bpf/include/abi.h: the version folder of everything pinned.
-const ABI = 3
+const ABI = 4
 
 // The structs of bpf/include/maps.h under short names. Addresses and ports are in network byte order; an IPv4 address
 // stands mapped into ::ffff:0:0/96 where the field is an Addr.
@@ -28,6 +28,9 @@ type (
 	HandshakeWindow = FromPodRavenHandshakeWindow
 	// ProgramCounters is one CPU's value of raven_counters, whose key is a Reason.
 	ProgramCounters = FromPodRavenProgramCounters
+
+	// DroppedRing is one CPU's value of raven_dropped, whose key is a Reason.
+	DroppedRing = FromPodRavenDroppedRing
 
 	// Flag is enum raven_flag.
 	Flag = FromPodRavenFlag

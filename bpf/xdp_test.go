@@ -81,6 +81,9 @@ func TestXDPDropsStrangersVXLANAndHandshakeFloodsAndNothingElse(t *testing.T) {
 					t.Errorf("the frame was changed to\n%x, was\n%x", out, frame)
 				}
 				reached[c.reason] = true
+				if c.action == xdpDrop {
+					n.remembers(c.reason, c.packet, 0)
+				}
 			})
 		})
 	}

@@ -18,6 +18,7 @@ import (
 const (
 	XdpUnderlayMapRavenConfig       = "raven_config"
 	XdpUnderlayMapRavenCounters     = "raven_counters"
+	XdpUnderlayMapRavenDropped      = "raven_dropped"
 	XdpUnderlayMapRavenFib4         = "raven_fib4"
 	XdpUnderlayMapRavenFib6         = "raven_fib6"
 	XdpUnderlayMapRavenFlows        = "raven_flows"
@@ -79,6 +80,7 @@ type XdpUnderlayProgramSpecs struct {
 type XdpUnderlayMapSpecs struct {
 	RavenConfig     *ebpf.MapSpec `ebpf:"raven_config"`
 	RavenCounters   *ebpf.MapSpec `ebpf:"raven_counters"`
+	RavenDropped    *ebpf.MapSpec `ebpf:"raven_dropped"`
 	RavenFib4       *ebpf.MapSpec `ebpf:"raven_fib4"`
 	RavenFib6       *ebpf.MapSpec `ebpf:"raven_fib6"`
 	RavenFlows      *ebpf.MapSpec `ebpf:"raven_flows"`
@@ -116,6 +118,7 @@ func (o *XdpUnderlayObjects) Close() error {
 type XdpUnderlayMaps struct {
 	RavenConfig     *ebpf.Map `ebpf:"raven_config"`
 	RavenCounters   *ebpf.Map `ebpf:"raven_counters"`
+	RavenDropped    *ebpf.Map `ebpf:"raven_dropped"`
 	RavenFib4       *ebpf.Map `ebpf:"raven_fib4"`
 	RavenFib6       *ebpf.Map `ebpf:"raven_fib6"`
 	RavenFlows      *ebpf.Map `ebpf:"raven_flows"`
@@ -129,6 +132,7 @@ func (m *XdpUnderlayMaps) Close() error {
 	return _XdpUnderlayClose(
 		m.RavenConfig,
 		m.RavenCounters,
+		m.RavenDropped,
 		m.RavenFib4,
 		m.RavenFib6,
 		m.RavenFlows,

@@ -7,6 +7,6 @@
  * number in them. Any change to maps.h, or to the order of the enums in reasons.h, raises it. The daemon and the CNI
  * plugin refuse a tree whose number they do not know.
  */
-#define RAVEN_ABI 3
+#define RAVEN_ABI 4
 
 #endif

@@ -2,6 +2,7 @@
 #ifndef RAVEN_FORWARD_H
 #define RAVEN_FORWARD_H
 
+#include "dropped.h"
 #include "fib.h"
 #include "flow.h"
 
@@ -19,8 +20,9 @@ static __always_inline struct raven_verdict raven_pass(int reason)
 	return (struct raven_verdict){.reason = reason, .action = TC_ACT_UNSPEC};
 }
 
-static __always_inline struct raven_verdict raven_drop(int reason)
+static __always_inline struct raven_verdict raven_drop(struct __sk_buff *skb, const struct raven_packet *p, int reason)
 {
+	raven_remember(reason, &p->flow, skb->ifindex);
 	return (struct raven_verdict){.reason = reason, .action = TC_ACT_SHOT};
 }
 
@@ -138,7 +140,7 @@ static __always_inline struct raven_verdict raven_forward(struct __sk_buff *skb,
 			l3 = ETH_HLEN;
 		}
 		if (!raven_decrement_ttl(skb, p->family, l3))
-			return raven_drop(RAVEN_DROP_WRITE_FAILED);
+			return raven_drop(skb, p, RAVEN_DROP_WRITE_FAILED);
 		return (struct raven_verdict){
 			.reason = RAVEN_REDIRECT_DIRECT,
 			.action = bpf_redirect_neigh(ifindex, &neigh, sizeof(neigh), 0),
@@ -151,7 +153,7 @@ static __always_inline struct raven_verdict raven_forward(struct __sk_buff *skb,
 		l3 = ETH_HLEN;
 	}
 	if (!raven_decrement_ttl(skb, p->family, l3))
-		return raven_drop(RAVEN_DROP_WRITE_FAILED);
+		return raven_drop(skb, p, RAVEN_DROP_WRITE_FAILED);
 	return (struct raven_verdict){
 		.reason = nexthop->kind == RAVEN_NEXTHOP_TUNNEL ? RAVEN_REDIRECT_TUNNEL : RAVEN_REDIRECT_OVERLAY,
 		/* A device without Ethernet takes the packet from its IP header on. */
@@ -177,7 +179,7 @@ static __always_inline struct raven_verdict raven_hand_to(struct __sk_buff *skb,
 	if (!raven_write_ethernet(skb, p, l3, pod->mac, pod->gw_mac))
 		return raven_pass(RAVEN_PASS_WRITE_FAILED);
 	if (!raven_decrement_ttl(skb, p->family, ETH_HLEN))
-		return raven_drop(RAVEN_DROP_WRITE_FAILED);
+		return raven_drop(skb, p, RAVEN_DROP_WRITE_FAILED);
 	return (struct raven_verdict){
 		.reason = RAVEN_REDIRECT_POD,
 		.action = peer ? bpf_redirect_peer(ifindex, 0) : bpf_redirect(ifindex, 0),

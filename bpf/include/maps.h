@@ -236,4 +236,29 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } raven_counters SEC(".maps");
 
+/* ---- the last packets dropped: reason -> ring, per CPU ---- */
+
+#define RAVEN_DROPPED_KEPT 8 /* a power of two */
+
+struct raven_dropped {
+	__u64 at_ns;                /* CLOCK_MONOTONIC */
+	struct raven_flow_key flow; /* of VXLAN and handshakes that of the outer packet */
+	__u32 ifindex;              /* the device that the packet came in by */
+	__u32 pad;
+};
+
+/* A ring for each reason, so that a flood of one leaves the others' packets to be seen. */
+struct raven_dropped_ring {
+	__u64 count; /* of packets ever; the next one goes to last[count % RAVEN_DROPPED_KEPT] */
+	struct raven_dropped last[RAVEN_DROPPED_KEPT];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, RAVEN_REASON_MAX);
+	__type(key, __u32); /* enum raven_reason, as in raven_counters; only those of drops are filled */
+	__type(value, struct raven_dropped_ring);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} raven_dropped SEC(".maps");
+
 #endif

@@ -13,7 +13,7 @@ enum raven_reason {
 	RAVEN_REDIRECT_DIRECT,    /* to an on-link node of this region, without encapsulation */
 	RAVEN_REDIRECT_TUNNEL,    /* into the tunnel, to another region */
 	RAVEN_REDIRECT_POD,       /* into a local pod */
-	RAVEN_REDIRECT_DECAPSULATED, /* out of its VXLAN, to come in by raven0 */
+	RAVEN_REDIRECT_DECAPSULATED, /* out of its VXLAN, to come in by that device */
 
 	/* The packet went to the stack, which decides by the kernel's tables. */
 	RAVEN_PASS_DISABLED,      /* acceleration is switched off in raven_config */

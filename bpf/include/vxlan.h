@@ -107,7 +107,7 @@ static __always_inline struct raven_verdict raven_decapsulate(struct __sk_buff *
 	if (bpf_skb_adjust_room(skb, -(int)RAVEN_OUTER_LEN, BPF_ADJ_ROOM_MAC, 0))
 		return raven_pass(RAVEN_PASS_WRITE_FAILED);
 	if ((void *)(long)skb->data + sizeof(inner) > (void *)(long)skb->data_end)
-		return raven_drop(RAVEN_DROP_WRITE_FAILED);
+		return (struct raven_verdict){.reason = RAVEN_DROP_WRITE_FAILED, .action = TC_ACT_SHOT};
 	__builtin_memcpy((void *)(long)skb->data, &inner, sizeof(inner));
 	return (struct raven_verdict){
 		.reason = RAVEN_REDIRECT_DECAPSULATED,

@@ -54,7 +54,7 @@ var stopped = []fault{
 	{name: "program detached", at: "east-1", inject: "rm /sys/fs/bpf/raven/v*/links/raven_from_tunnel-*",
 		check: "programs", words: []string{"raven_from_tunnel is not attached", "raven-wg0"}},
 	{name: "FIB entry missing", at: "east-1",
-		inject: "bpftool map delete pinned /sys/fs/bpf/raven/v3/raven_fib4 key 24 0 0 0 10 244 32 0",
+		inject: "bpftool map delete pinned /sys/fs/bpf/raven/v4/raven_fib4 key 24 0 0 0 10 244 32 0",
 		check:  "programs", words: []string{"FIB lacks the entry 10.244.32.0/24"}},
 	{name: "next hop emptied", at: "east-2", do: emptyNextHops, check: "programs", words: []string{"which is not region/gw-west as planned"}},
 	{name: "full map", at: "east-2", do: fillPods, check: "programs", words: []string{"raven_pods is full"}},
@@ -104,6 +104,7 @@ func TestEveryFaultIsDiagnosed(t *testing.T) {
 			t.Fatalf("a healthy node is called ill (in %s):%s", took, bad(found))
 		}
 	}
+	w.look(t)
 	t.Run("every metric that is watched exists", func(t *testing.T) { w.awaitWatched(t) })
 	t.Run("bundle and picture", func(t *testing.T) { w.packed(t) })
 	t.Run("trace", func(t *testing.T) { w.followThrough(t) })
@@ -115,6 +116,7 @@ func TestEveryFaultIsDiagnosed(t *testing.T) {
 			}
 		}
 	}
+	t.Run("what is watched tells of changes", w.stir)
 	for _, node := range []string{"east-1", "east-2"} {
 		w.stop(t, node)
 		found, _ := w.examine(t, node)
@@ -131,13 +133,15 @@ func TestEveryFaultIsDiagnosed(t *testing.T) {
 	for _, f := range stopped {
 		t.Run(f.name, func(t *testing.T) { w.diagnose(t, f, false) })
 	}
+	w.look(t)
+	t.Run("every metric that is watched has moved", func(t *testing.T) { w.haveMoved(t) })
 	t.Logf("%d faults", 1+len(running)+len(stopped))
 }
 
 // change opens a pinned map of a node.
 func change(t *testing.T, w *world, node, name string, f func(*ebpf.Map) error) {
 	t.Helper()
-	m, err := ebpf.LoadPinnedMap(w.lab.Host(node).Path("/sys/fs/bpf/raven/v3/"+name), nil)
+	m, err := ebpf.LoadPinnedMap(w.lab.Host(node).Path("/sys/fs/bpf/raven/v4/"+name), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

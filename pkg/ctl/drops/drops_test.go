@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf/btf"
 
@@ -86,4 +87,23 @@ func TestTheTableIsAsRecordedAndFits(t *testing.T) {
 		t.Fatal(err)
 	}
 	recorded.Compare(t, "testdata/drops.txt", b.Bytes())
+}
+
+func TestThePacketsAreAsRecordedAndFit(t *testing.T) {
+	at := time.Date(2026, 11, 26, 13, 5, 7, 89e6, time.UTC)
+	packets := []Packet{
+		{at, "spoofed_source", "veth5e1f00d", "tcp", "192.0.2.9:40000", "10.244.9.2:80"},
+		{at.Add(time.Second), "vxlan_stranger", "eth0", "udp", "198.51.100.66:51000", "10.0.0.5:4472"},
+		{at.Add(time.Minute), "wrong_region_source", "12 (gone)", "icmpv6", "2001:db8:aaaa:bbbb:cccc:dddd:eeee:1111", "fd00:aaaa:bbbb:cccc:dddd:eeee:ffff:1111"},
+	}
+	var b bytes.Buffer
+	if err := WritePackets(&b, packets); err != nil {
+		t.Fatal(err)
+	}
+	recorded.Compare(t, "testdata/packets.txt", b.Bytes())
+	counts := []Count{{"drop", "spoofed_source", "raven_from_pod", 3, 180, Meaning("drop", "spoofed_source")}}
+	recorded.JSON(t, "testdata/report.json", Report{counts, packets})
+	if got := After(packets, at.Add(time.Second)); len(got) != 2 {
+		t.Errorf("%d packets after the first, want 2", len(got))
+	}
 }

@@ -20,7 +20,7 @@ var meanings = map[string]string{
 	"redirect/direct":       "to an on-link node of this region, without VXLAN",
 	"redirect/tunnel":       "into the tunnel, to another region",
 	"redirect/pod":          "into a local pod",
-	"redirect/decapsulated": "out of its VXLAN, to come in by raven0",
+	"redirect/decapsulated": "out of its VXLAN, to come in by that device",
 
 	"pass/disabled":      "acceleration is switched off",
 	"pass/not_ip":        "no IP packet, or not addressed to this host",

@@ -20,8 +20,8 @@ var commands = []string{
 	"uname -a", "ip -d link", "ip address", "ip rule", "ip -6 rule", "ip route", "ip -6 route",
 	"ip route show table 9027", "ip -6 route show table 9027", "ip route show table 9028", "ip -6 route show table 9028",
 	"ip neigh show dev raven0", "bridge fdb show dev raven0", "nft list table inet raven", "bpftool net",
-	"bpftool map dump pinned /sys/fs/bpf/raven/v3/raven_fib4", "bpftool map dump pinned /sys/fs/bpf/raven/v2/raven_nexthops",
-	"bpftool map dump pinned /sys/fs/bpf/raven/v3/raven_pods",
+	"bpftool map dump pinned /sys/fs/bpf/raven/v4/raven_fib4", "bpftool map dump pinned /sys/fs/bpf/raven/v2/raven_nexthops",
+	"bpftool map dump pinned /sys/fs/bpf/raven/v4/raven_pods",
 	"sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.ipv4.conf.all.rp_filter",
 }
 

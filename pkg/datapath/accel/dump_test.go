@@ -44,6 +44,7 @@ func TestBpftoolShowsEveryMapByItsFields(t *testing.T) {
 			mapMembers:    {"bytes"},
 			mapHandshakes: {"bytes", "window_ns", "count", "pad"},
 			mapCounters:   {"from_pod", "from_overlay", "from_tunnel", "from_underlay", "xdp_underlay"},
+			mapDropped:    {"count", "last"},
 		} {
 			seen = append(seen, name)
 			out, err := exec.CommandContext(t.Context(), bpftool, "-j", "map", "dump", "pinned", filepath.Join(tree, name)).Output()

@@ -18,6 +18,7 @@ var shared = map[string]any{
 	"raven_addr": address{}, "raven_node_config": nodeConfig{}, "raven_fib4_key": fib4Key{}, "raven_fib6_key": fib6Key{},
 	"raven_fib_entry": fibEntry{}, "raven_nexthop": nexthop{}, "raven_pod": podEntry{}, "raven_flow_key": flowKey{},
 	"raven_flow": flow{}, "raven_handshake_window": handshakes{}, "raven_program_counters": programCounts{},
+	"raven_dropped_ring": droppedRing{},
 }
 
 func TestEverySharedStructHasTheSameLayoutInGoAndInEveryObject(t *testing.T) {

@@ -24,6 +24,7 @@ type (
 	member        = bpf.FromPodRavenMember
 	handshakes    = bpf.FromPodRavenHandshakeWindow
 	programCounts = bpf.FromPodRavenProgramCounters
+	droppedRing   = bpf.FromPodRavenDroppedRing
 )
 
 const (
@@ -58,6 +59,7 @@ const (
 	mapMembers    = bpf.FromPodMapRavenMembers
 	mapHandshakes = bpf.FromPodMapRavenHandshakes
 	mapCounters   = bpf.FromPodMapRavenCounters
+	mapDropped    = bpf.FromPodMapRavenDropped
 )
 
 // addressOf renders an address as the programs do: IPv4 mapped into ::ffff:0:0/96.

@@ -31,6 +31,7 @@ var mapFields = map[string][]string{
 	"raven_pods":       {"key/bytes", "value/ifindex", "value/mac", "value/gw_mac"},
 	"raven_flows":      {"key/saddr", "key/daddr", "key/sport", "key/dport", "key/protocol", "value/checked_ns", "value/verdict"},
 	"raven_members":    {"key/bytes"},
+	"raven_dropped":    {"value/count", "value/last"},
 	"raven_handshakes": {"key/bytes", "value/window_ns", "value/count"},
 	"raven_counters":   {"value/from_pod", "value/from_overlay", "value/from_tunnel", "value/from_underlay", "value/xdp_underlay"},
 }

@@ -16,7 +16,7 @@ import (
 // Attacher attaches programs in the network namespace of the calling thread and pins the attachments, so that they
 // outlive the process.
 type Attacher struct {
-	// Root is the pinned tree of one ABI version, such as /sys/fs/bpf/raven/v3.
+	// Root is the pinned tree of one ABI version, such as /sys/fs/bpf/raven/v4.
 	Root string
 	// Clsact makes tc programs clsact filters, for kernels without tcx.
 	Clsact bool
