@@ -22,6 +22,7 @@ func TestFindingsAreAsRecorded(t *testing.T) {
 		t.Fatal(err)
 	}
 	recorded.Compare(t, "testdata/findings.txt", b.Bytes())
+	recorded.JSON(t, "testdata/findings.json", found)
 	if Worst(found) != Fail || Worst(found[3:]) != Warn || Worst(found[:1]) != OK {
 		t.Error("the worst level is not the worst")
 	}

@@ -41,4 +41,5 @@ func TestTheTableIsAsRecordedAndFits(t *testing.T) {
 		t.Fatal(err)
 	}
 	recorded.Compare(t, "testdata/flows.txt", b.Bytes())
+	recorded.JSON(t, "testdata/flows.json", choose(some(), 0, nil))
 }

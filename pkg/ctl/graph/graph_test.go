@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/ravencni/raven/pkg/agent/local"
+	"github.com/ravencni/raven/pkg/ctl/recorded"
 	"github.com/ravencni/raven/pkg/topology"
 )
 
@@ -20,6 +21,7 @@ func TestTheRegionsAreDrawnAsRecorded(t *testing.T) {
 			{Node: "shenzhen-1", Region: "gw-<shenzhen>", State: "connecting"},
 		},
 	}
+	recorded.JSON(t, "testdata/regions.json", r.Peers)
 	for file, draw := range map[string]func(io.Writer, *local.Report) error{"regions.dot": DOT, "regions.svg": SVG} {
 		var b bytes.Buffer
 		if err := draw(&b, r); err != nil {

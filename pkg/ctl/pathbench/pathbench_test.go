@@ -52,4 +52,5 @@ func TestTheTableIsAsRecordedAndFits(t *testing.T) {
 		t.Fatal(err)
 	}
 	recorded.Compare(t, "testdata/result.txt", b.Bytes())
+	recorded.JSON(t, "testdata/result.json", r)
 }

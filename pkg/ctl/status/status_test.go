@@ -53,6 +53,7 @@ func TestAGatewaysStatusIsAsRecorded(t *testing.T) {
 		t.Fatal(err)
 	}
 	recorded.Compare(t, "testdata/gateway.txt", b.Bytes())
+	recorded.JSON(t, "testdata/gateway.json", gateway())
 }
 
 func TestANodeOfNoRegionIsAsRecorded(t *testing.T) {
