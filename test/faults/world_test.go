@@ -26,6 +26,8 @@ type world struct {
 	ctx  context.Context
 	lab  *lab.Lab
 	tool string // ravenctl, where all nodes see it
+	// moves are the values that the watched metrics have had.
+	moves movement
 }
 
 func newWorld(t *testing.T) *world {
@@ -44,7 +46,7 @@ func newWorld(t *testing.T) *world {
 			t.Error(err)
 		}
 	})
-	w := &world{T: t, ctx: ctx, lab: l, tool: filepath.Join(l.Dir, "ravenctl")}
+	w := &world{T: t, ctx: ctx, lab: l, tool: filepath.Join(l.Dir, "ravenctl"), moves: movement{map[string]int{}, map[string]map[string]*series{}}}
 	agent, err := lab.FindAgent()
 	if err != nil {
 		t.Fatal(err)
@@ -176,6 +178,7 @@ func (w *world) diagnose(t *testing.T, f fault, agent bool) {
 	} else {
 		t.Logf("diagnosed in %s", took.Round(time.Millisecond))
 	}
+	w.look(t)
 	if f.undo != "" {
 		w.sh(t, f.at, f.undo)
 		return
