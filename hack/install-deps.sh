@@ -20,6 +20,7 @@ needs() {
 			nft              nftables
 			iptables         iptables
 			conntrack        conntrack
+			ipset            ipset
 			tcpdump          tcpdump
 			iperf3           iperf3
 			wg               wireguard-tools
