@@ -10,6 +10,7 @@ import (
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
@@ -56,19 +57,22 @@ func (c *Client) Sign(ctx context.Context, request []byte) ([]byte, error) {
 	}
 	ticker := time.NewTicker(look)
 	defer ticker.Stop()
+	var failed error // of the last look
 	for {
 		select {
 		case <-ctx.Done():
 		case <-ticker.C:
 		}
 		if ctx.Err() != nil {
-			return nil, unsigned(ctx, r.Name)
+			return nil, fmt.Errorf("CertificateSigningRequest %s is not signed yet (does raven-controller run?): %w", r.Name,
+				errors.Join(ctx.Err(), failed))
 		}
-		if err := c.Certificates.Get().Resource(requests).Name(r.Name).Do(ctx).Into(r); err != nil {
-			if ctx.Err() != nil {
-				return nil, unsigned(ctx, r.Name)
-			}
-			return nil, fmt.Errorf("read CertificateSigningRequest %s: %w", r.Name, err)
+		failed = c.Certificates.Get().Resource(requests).Name(r.Name).Do(ctx).Into(r)
+		if apierrors.IsNotFound(failed) || apierrors.IsForbidden(failed) {
+			return nil, fmt.Errorf("read CertificateSigningRequest %s: %w", r.Name, failed)
+		}
+		if failed != nil {
+			continue // the API server is away, or the client's own limiter sees the context's end coming
 		}
 		if len(r.Status.Certificate) > 0 {
 			return r.Status.Certificate, nil
@@ -79,10 +83,6 @@ func (c *Client) Sign(ctx context.Context, request []byte) ([]byte, error) {
 			}
 		}
 	}
-}
-
-func unsigned(ctx context.Context, name string) error {
-	return fmt.Errorf("CertificateSigningRequest %s is not signed yet (does raven-controller run?): %w", name, ctx.Err())
 }
 
 // Targets reads the listeners of the HTTPS ports.

@@ -27,6 +27,8 @@ type api struct {
 	mu     sync.Mutex
 	asked  *certificatesv1.CertificateSigningRequest
 	decide func(*certificatesv1.CertificateSigningRequest)
+	// fail is the status of the first look at the request; 0: it is answered.
+	fail int
 }
 
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -51,6 +53,11 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.asked.Name = a.asked.GenerateName + "x"
 		answer = a.asked
 	case a.asked != nil && strings.HasSuffix(r.URL.Path, "/"+requests+"/"+a.asked.Name):
+		if status := a.fail; status != 0 {
+			a.fail = 0
+			http.Error(w, "not now", status)
+			return
+		}
 		a.decide(a.asked)
 		answer = a.asked
 	default:
@@ -110,6 +117,24 @@ func TestARequestIsSignedRefusedOrWaitedFor(t *testing.T) {
 			if s := a.asked.Spec; s.SignerName != certificates.SignerName || string(s.Request) != "a request" || len(s.Usages) != 3 ||
 				!strings.HasPrefix(a.asked.Name, "raven-proxy-edge-1-") {
 				t.Errorf("it asked for %+v", a.asked)
+			}
+		})
+	}
+}
+
+func TestARequestOutlivesAnOutageAndNotItsDeletion(t *testing.T) {
+	for name, c := range map[string]struct {
+		status int
+		says   string
+	}{"outage": {http.StatusInternalServerError, ""}, "deletion": {http.StatusNotFound, "read CertificateSigningRequest raven-proxy-edge-1-"}} {
+		t.Run(name, func(t *testing.T) {
+			a := &api{decide: func(r *certificatesv1.CertificateSigningRequest) { r.Status.Certificate = []byte("signed") }}
+			a.fail = c.status
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			got, err := clientOf(t, a).Sign(ctx, []byte("a request"))
+			if c.says == "" && (err != nil || string(got) != "signed") || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
+				t.Errorf("%q, %v; want %q", got, err, c.says)
 			}
 		})
 	}
