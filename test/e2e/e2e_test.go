@@ -8,10 +8,11 @@ import (
 
 // TestTheTutorialOnARealKubernetes goes through the tutorial, and then through the life of the installation.
 func TestTheTutorialOnARealKubernetes(t *testing.T) {
-	newWorld(t, fromKubelets(lab.Tutorial())).through(
+	newWorld(t, fromKubelets(withOutsider(lab.Tutorial()))).through(
 		step{"nodes run pods before Raven is there", podsBeforeRaven},
 		step{"label nodes and deploy", deploy},
 		step{"gateways", applyGateways},
+		step{"a node of no region is left alone", leftAlone},
 		step{"pods ping across edges", pingAcrossEdges},
 		step{"nodes ping across edges", nodesPingAcrossEdges},
 		step{"pods that were there before are accelerated", earlyPodsAreAccelerated},

@@ -97,7 +97,7 @@ func (w *world) redirected(node string) (packets float64) {
 
 // earlyPodsAreAccelerated: what ran before Raven came is accelerated without a restart.
 func earlyPodsAreAccelerated(w *world) {
-	for _, name := range w.lab.Nodes() {
+	for _, name := range w.members() {
 		ip := w.podIP("early-" + name)
 		w.must(lab.Await(w.within(patience), "the pod that was on "+name+" before Raven to be attached", func(context.Context) error {
 			return w.isAttached(name, ip)

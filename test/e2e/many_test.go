@@ -16,7 +16,7 @@ func manyPods(w *world) {
 	const pods = 200
 	w.settle()
 	before := map[string]remains{}
-	for _, name := range w.lab.Nodes() {
+	for _, name := range w.members() {
 		r, err := w.remains(name)
 		w.must(err)
 		before[name] = r
@@ -29,7 +29,7 @@ func manyPods(w *world) {
 	w.progress("  %d pods run", pods)
 	w.await("all pods to be accelerated", func(context.Context) error {
 		more := 0
-		for _, name := range w.lab.Nodes() {
+		for _, name := range w.members() {
 			r, err := w.remains(name)
 			if err != nil {
 				return err
@@ -45,7 +45,7 @@ func manyPods(w *world) {
 		return nil
 	})
 	w.kubectl("delete", "deployment", "many", "--cascade=foreground", "--timeout=5m")
-	for _, name := range w.lab.Nodes() {
+	for _, name := range w.members() {
 		w.await("nothing of the pods to be left on "+name, func(context.Context) error {
 			now, err := w.remains(name)
 			if err != nil {

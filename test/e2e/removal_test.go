@@ -22,7 +22,7 @@ func undeployWithoutAgents(w *world) {
 		}
 	})
 	w.make("deploy", "VPN_DRIVER=wireguard")
-	for _, name := range w.lab.Nodes() {
+	for _, name := range w.members() {
 		w.await("the pod that was on "+name+" all the time to be attached again", func(context.Context) error {
 			return w.isAttached(name, w.podIP("early-"+name))
 		})

@@ -48,7 +48,7 @@ func services(w *world) {
 	w.must(err)
 	w.awaitProxies(netip.AddrPortFrom(dns, 53))
 	cluster := w.jsonPath("service/web", "{.spec.clusterIP}")
-	for _, name := range w.lab.Nodes() {
+	for _, name := range w.members() {
 		for what, command := range map[string]string{
 			"the ClusterIP":                     "wget -qO- http://" + cluster,
 			"the headless pod":                  "wget -qO- http://" + w.podIP("web").String() + ":8080",
@@ -96,7 +96,7 @@ func (w *world) asksOnce(pod, what, command string) {
 // awaitProxies waits until kube-proxy on every node knows of an endpoint.
 func (w *world) awaitProxies(endpoint netip.AddrPort) {
 	w.Helper()
-	for _, name := range w.lab.Nodes() {
+	for _, name := range w.members() {
 		w.must(lab.Await(w.within(patience), fmt.Sprintf("kube-proxy on %s to know %s", name, endpoint), func(ctx context.Context) error {
 			out, err := w.nodes[name].Run(ctx, "sh", "-c", "iptables-save -t nat; nft list table ip kube-proxy 2>/dev/null || true")
 			if err == nil && !strings.Contains(out, endpoint.String()) {

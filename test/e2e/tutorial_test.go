@@ -43,11 +43,11 @@ func (w *world) label() {
 	w.Helper()
 	for _, r := range w.lab.Spec.Regions {
 		args := []string{"label", "nodes"}
-		for _, n := range r.Nodes {
+		for _, n := range labelled(r) {
 			args = append(args, n.Name)
 		}
 		out := w.kubectl(append(args, "raven.openyurt.io/gateway=gw-"+r.Name)...)
-		for _, n := range r.Nodes {
+		for _, n := range labelled(r) {
 			if !strings.Contains(out, "node/"+n.Name+" labeled\n") {
 				w.Errorf("kubectl label prints\n%s", out)
 			}
@@ -113,7 +113,7 @@ func applyGateways(w *world) {
 			w.Errorf("gw-%s has the active endpoints %q", r.Name, got)
 		}
 		var nodes []string
-		for _, n := range r.Nodes {
+		for _, n := range labelled(r) {
 			nodes = append(nodes, fmt.Sprintf("%s %s [%q]", n.Name, n.IP4, n.Pods4))
 		}
 		got := w.jsonPath("gateway/gw-"+r.Name, `{range .status.nodes[*]}{.nodeName} {.privateIP} {.subnets}{"\n"}{end}`)

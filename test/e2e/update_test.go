@@ -16,7 +16,7 @@ const agentLabels = "app.kubernetes.io/component=agent"
 func rollingUpdate(w *world) {
 	old, later := fmt.Sprintf("v%d", bpf.ABI), fmt.Sprintf("v%d", bpf.ABI+1)
 	early := map[string]string{}
-	for _, name := range w.lab.Nodes() {
+	for _, name := range w.members() {
 		link, err := w.linkOf(name, w.podIP("early-"+name))
 		w.must(err)
 		early[name] = link
@@ -30,7 +30,7 @@ func rollingUpdate(w *world) {
 	if now := w.pins(old, early); now != pins {
 		w.Errorf("pins of all nodes before the update:\n%s\nand after the rollback:\n%s", pins, now)
 	}
-	for _, name := range w.lab.Nodes() {
+	for _, name := range w.members() {
 		w.check(w.isAttached(name, w.podIP("early-"+name)))
 	}
 }
@@ -58,7 +58,7 @@ func (w *world) agentPods() string {
 func (w *world) pins(version string, early map[string]string) string {
 	w.Helper()
 	var all strings.Builder
-	for _, name := range w.lab.Nodes() {
+	for _, name := range w.members() {
 		root := w.nodes[name].Path(datapath.PinRoot)
 		trees, err := os.ReadDir(root)
 		w.must(err)

@@ -179,8 +179,12 @@ func (w *world) startNodes(server netip.Addr) {
 		if name == master {
 			labels += `, node-role.kubernetes.io/control-plane: ""`
 		}
-		w.apply(fmt.Sprintf("{apiVersion: v1, kind: Node, metadata: {name: %s, labels: {%s}}, spec: {podCIDR: %s, podCIDRs: [%s]}}",
-			name, labels, s.Pods4, s.Pods4))
+		taints := ""
+		if name == outsider {
+			taints = ", taints: [{key: in-no-region, effect: NoSchedule}]" // what asks other regions has no place there
+		}
+		w.apply(fmt.Sprintf("{apiVersion: v1, kind: Node, metadata: {name: %s, labels: {%s}}, spec: {podCIDR: %s, podCIDRs: [%s]%s}}",
+			name, labels, s.Pods4, s.Pods4, taints))
 	}
 	w.progress("starting %d nodes", len(w.lab.Nodes()))
 	starting, startCtx := errgroup.WithContext(w.within(patience))
