@@ -103,6 +103,9 @@ type stream struct {
 	udp            bool
 	server, client *lab.Process
 	taken, sent    written
+	// sender is the node of the pod that sends, begun what its kernel had counted of TCP before.
+	sender string
+	begun  map[string]int
 }
 
 // inPod is a command that runs a program of the node's in the network of its early pod.
@@ -120,7 +123,7 @@ func (w *world) inPod(node string, command ...string) []string {
 
 func (w *world) stream(from, to string, port int, args ...string) *stream {
 	w.Helper()
-	s := &stream{udp: args[0] == "-u"}
+	s := &stream{udp: args[0] == "-u", sender: from, begun: w.tcpCounters(from)}
 	s.what = fmt.Sprintf("iperf3 %s from the pod on %s to that on %s", strings.Join(args, " "), from, to)
 	command := w.inPod(to, "iperf3", "-s", "-1", "-J", "-p", strconv.Itoa(port))
 	var err error
@@ -142,6 +145,28 @@ func (w *world) stream(from, to string, port int, args ...string) *stream {
 	return s
 }
 
+// duplicates is the kernel's counter of segments that came twice by the word of their receivers.
+const duplicates = "TCPDSACKRecv"
+
+// tcpCounters are those of Linux (TcpExt in /proc/net/netstat) in the early pod of a node.
+func (w *world) tcpCounters(node string) map[string]int {
+	w.Helper()
+	command := w.inPod(node, "cat", "/proc/net/netstat")
+	out, err := w.nodes[node].Run(w.Context(), command[0], command[1:]...)
+	w.must(err)
+	lines := strings.Split(out, "\n")
+	names, values := strings.Fields(lines[0]), strings.Fields(lines[1])
+	if len(names) != len(values) || names[0] != "TcpExt:" {
+		w.Fatalf("the kernel's counters of TCP are\n%s", out)
+	}
+	counters := map[string]int{}
+	for i, name := range names[1:] {
+		counters[name], err = strconv.Atoi(values[i+1])
+		w.must(err)
+	}
+	return counters
+}
+
 // report is the part of iperf3's own that counts here.
 type report struct {
 	Intervals []struct {
@@ -157,7 +182,7 @@ type report struct {
 	}
 }
 
-// end interrupts a stream. No datagram may be lost, and no second of a connection be silent.
+// end interrupts a stream. No datagram and no segment may be lost, and no second of a connection be silent.
 func (s *stream) end(w *world) string {
 	w.Helper()
 	w.must(s.client.Signal(os.Interrupt))
@@ -184,5 +209,13 @@ func (s *stream) end(w *world) string {
 			w.Errorf("%s: nothing came in second %d", s.what, second)
 		}
 	}
-	return fmt.Sprintf("%s: %.0f MB in %.0f s, %d segments sent twice", s.what, taken.End.SumReceived.Bytes/1e6, seconds, sent.End.SumSent.Retransmits)
+	// What was sent again and had arrived is reported by the receiver (RFC 2883); the rest was lost. A busy machine acknowledges
+	// late, and the sender probes.
+	again := sent.End.SumSent.Retransmits
+	arrivedTwice := w.tcpCounters(s.sender)[duplicates] - s.begun[duplicates]
+	if again > arrivedTwice {
+		w.Errorf("%s: of %d segments that were sent again %d had been lost", s.what, again, again-arrivedTwice)
+	}
+	return fmt.Sprintf("%s: %.0f MB in %.0f s, %d segments were sent again, %d of them arrived twice", s.what, taken.End.SumReceived.Bytes/1e6, seconds,
+		again, arrivedTwice)
 }
