@@ -12,7 +12,7 @@ import (
 
 // Messages and attributes of linux/netfilter/nfnetlink_queue.h, behind NFNL_SUBSYS_QUEUE.
 const (
-	nfqueuePacket  = unix.NFNL_SUBSYS_QUEUE<<8 | 0
+	nfqueuePacket  = unix.NFNL_SUBSYS_QUEUE << 8
 	nfqueueVerdict = unix.NFNL_SUBSYS_QUEUE<<8 | 1
 	nfqueueConfig  = unix.NFNL_SUBSYS_QUEUE<<8 | 2
 
