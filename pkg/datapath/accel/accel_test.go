@@ -41,6 +41,8 @@ func newNode(t *testing.T) *node {
 		return datapath.Link{Name: name, Index: podtest.Link(t, name).Attrs().Index, MTU: 1500}
 	}
 	underlay := device(&netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: "wire"}, "eth.0")
+	// The other end sends nothing of its own accord, such as neighbour discovery, which the programs would count.
+	must(t, os.WriteFile("/proc/sys/net/ipv6/conf/wire/disable_ipv6", []byte("1"), 0o644))
 	must(t, netlink.LinkSetUp(podtest.Link(t, "wire")))
 	addr, err := netlink.ParseAddr("10.0.0.1/24")
 	must(t, err)
