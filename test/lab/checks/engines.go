@@ -21,11 +21,18 @@ var PolicyEngines = Check{
 	Name: "policy-engines",
 	Says: "rules as Calico's, by ipset, and first packets judged by NFQUEUE (stand-ins) let pass what they allow, and nothing else",
 	Run: func(ctx context.Context, l *lab.Lab) (string, error) {
-		for _, family := range []int{4, 6} {
-			for _, e := range engines {
-				if err := underEngine(ctx, l, family, e); err != nil {
-					return "", fmt.Errorf("%s, IPv%d: %w", e.name, family, err)
-				}
+		for _, e := range engines { // each with its rules for both families, as they have them at work
+			g, ctx := errgroup.WithContext(ctx)
+			for _, family := range []int{4, 6} {
+				g.Go(func() error {
+					if err := underEngine(ctx, l, family, e); err != nil {
+						return fmt.Errorf("%s, IPv%d: %w", e.name, family, err)
+					}
+					return nil
+				})
+			}
+			if err := g.Wait(); err != nil {
+				return "", err
 			}
 		}
 		return fmt.Sprintf("%d engines, 6 kinds of new flows each, over IPv4 and IPv6", len(engines)), nil
@@ -169,24 +176,40 @@ func asCalico(ctx context.Context, pod, _ end, family int) (func() error, error)
 // byIPSet leaves sets of who may be spoken to and who may speak, and drops new flows of others, as engines do that keep sets of
 // the pods that a policy selects.
 func byIPSet(ctx context.Context, pod, far end, family int) (func() error, error) {
-	kind := map[int]string{4: "inet", 6: "inet6"}[family]
-	return script(ctx, pod.host.Node(), family, fmt.Sprintf(`
-			ipset create out-b hash:ip,port family %[1]s
-			ipset create in-b hash:ip,port family %[1]s
-			ipset add out-b %[2]s,tcp:%[4]d
-			ipset add in-b %[2]s,udp:%[4]d
-			$T -I FORWARD -s %[3]s -m conntrack --ctstate NEW -m set ! --match-set out-b dst,dst -j DROP
-			$T -I FORWARD -d %[3]s -m conntrack --ctstate NEW -m set ! --match-set in-b src,dst -j DROP`,
-		kind, far.addr(family), pod.addr(family), lab.EchoPort), fmt.Sprintf(`
-			$T -D FORWARD -s %[1]s -m conntrack --ctstate NEW -m set ! --match-set out-b dst,dst -j DROP
-			$T -D FORWARD -d %[1]s -m conntrack --ctstate NEW -m set ! --match-set in-b src,dst -j DROP
-			ipset destroy out-b
-			ipset destroy in-b`, pod.addr(family)))
+	host, kind := pod.host.Node(), map[int]string{4: "inet", 6: "inet6"}[family]
+	sets := []string{fmt.Sprintf("out-b%d", family), fmt.Sprintf("in-b%d", family)}
+	unruled, err := script(ctx, host, family, fmt.Sprintf(`
+			ipset create %[1]s hash:ip,port family %[6]s
+			ipset create %[2]s hash:ip,port family %[6]s
+			ipset add %[1]s %[3]s,tcp:%[5]d
+			ipset add %[2]s %[3]s,udp:%[5]d
+			$T -I FORWARD -s %[4]s -m conntrack --ctstate NEW -m set ! --match-set %[1]s dst,dst -j DROP
+			$T -I FORWARD -d %[4]s -m conntrack --ctstate NEW -m set ! --match-set %[2]s src,dst -j DROP`,
+		sets[0], sets[1], far.addr(family), pod.addr(family), lab.EchoPort, kind), fmt.Sprintf(`
+			$T -D FORWARD -s %[1]s -m conntrack --ctstate NEW -m set ! --match-set %[2]s dst,dst -j DROP
+			$T -D FORWARD -d %[1]s -m conntrack --ctstate NEW -m set ! --match-set %[3]s src,dst -j DROP`,
+		pod.addr(family), sets[0], sets[1]))
+	if err != nil {
+		return nil, err
+	}
+	return func() error {
+		err := unruled()
+		for _, set := range sets {
+			// The kernel lets go of a set some time after the last rule that names it is gone.
+			soon, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+			err = errors.Join(err, lab.Await(soon, "set "+set+" to be destroyed", func(ctx context.Context) error {
+				_, err := host.Run(ctx, "ipset", "destroy", set)
+				return err
+			}))
+			cancel()
+		}
+		return err
+	}, nil
 }
 
 // byQueue hands the first packets of the pod's flows to a program, as engines do that decide in user space.
 func byQueue(ctx context.Context, pod, _ end, family int) (func() error, error) {
-	const queue = 77
+	queue := uint16(70 + family)
 	stop, err := pod.host.Node().JudgePackets(ctx, queue, func(packet []byte) bool {
 		source, protocol, port := headers(packet)
 		wanted := byte(unix.IPPROTO_UDP)
