@@ -82,17 +82,14 @@ test-proxy: ## Test the L7 proxy in namespaces, without a cluster, and fuzz its 
 	@hack/install-deps.sh test
 	go test -race $(TESTFLAGS) ./pkg/proxy/...
 	go test -run '^$$' -fuzz '^FuzzHost$$' -fuzztime $(FUZZTIME) ./pkg/proxy/target
+	go test -run '^$$' -fuzz '^FuzzConnect$$' -fuzztime $(FUZZTIME) ./pkg/proxy/target
+	go test -run '^$$' -fuzz '^FuzzClientHello$$' -fuzztime $(FUZZTIME) ./pkg/proxy/hello
 
 .PHONY: test-fleet
 test-fleet: ## Kill, rotate and restart proxies, two a region, under load (root, half a minute)
 	$(as_root)
 	@hack/install-deps.sh test
 	RAVEN_TEST_FLEET=1 go test -race -count=1 -v $(TESTFLAGS) -run '^(TestKillingAReplica|TestARotationAndARolling)' ./pkg/proxy
-
-.PHONY: fuzz-proxy
-fuzz-proxy: ## Fuzz what the proxy's front ends read, for FUZZTIME each (the first build takes some minutes)
-	go test -run '^$$' -fuzz '^FuzzClientHello$$' -fuzztime $(FUZZTIME) ./pkg/proxy/front
-	go test -run '^$$' -fuzz '^FuzzConnect$$' -fuzztime $(FUZZTIME) ./pkg/proxy/front
 
 .PHONY: cluster-binaries
 cluster-binaries: ## Build etcd, kube-apiserver, kube-controller-manager and kubectl for tests (once, about 15 minutes)

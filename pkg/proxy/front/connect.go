@@ -70,20 +70,11 @@ func (f *Front) connectTarget(r *http.Request) (to target.HostPort, route Route,
 	if r.Method != http.MethodConnect {
 		return to, route, refusal.New(refusal.BadRequest, "", "", "this end takes CONNECT, and not %s", r.Method)
 	}
-	if to, err = ParseConnect(r.RequestURI); err != nil {
+	if to, err = target.OfConnect(r.RequestURI); err != nil {
 		return to, route, err
 	}
 	route, err = f.Directory.FindAny(r.Context(), to)
 	return to, route, err
-}
-
-// ParseConnect reads the target of a CONNECT. The error is a *refusal.Error.
-func ParseConnect(uri string) (target.HostPort, error) {
-	to, err := target.Parse(uri, 0)
-	if err != nil {
-		return target.HostPort{}, refusal.New(refusal.BadTarget, "", "", "%v", err)
-	}
-	return to, nil
 }
 
 // answer writes a refusal to a connection that the server has handed over.

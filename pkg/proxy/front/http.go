@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
-	"net/url"
 	"sync"
 	"time"
 
@@ -16,9 +15,6 @@ import (
 	"github.com/ravencni/raven/pkg/proxy/target"
 	"github.com/ravencni/raven/pkg/proxy/tunnel"
 )
-
-// defaultPort is HTTP's, for a Host without port.
-const defaultPort = 80
 
 // ServeHTTP carries HTTP requests to the node and port that their Host names, until the listener is closed.
 func (f *Front) ServeHTTP(l net.Listener) error {
@@ -48,7 +44,7 @@ func (f *Front) ServeHTTP(l net.Listener) error {
 	}
 	return f.serveWeb(l, metrics.FrontHTTP, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := clientOf(r)
-		to, err := ParseHostHeader(r.Host)
+		to, err := target.OfHostHeader(r.Host)
 		if err == nil && r.Method == http.MethodConnect {
 			err = refusal.New(refusal.BadRequest, "", to.Host.String(), "this end takes no CONNECT")
 		}
@@ -88,18 +84,6 @@ type destinationKey struct{}
 func destinationOf(ctx context.Context) destination {
 	d, _ := ctx.Value(destinationKey{}).(destination)
 	return d
-}
-
-// ParseHostHeader reads a Host header. The error is a *refusal.Error.
-func ParseHostHeader(host string) (target.HostPort, error) {
-	to, err := target.Parse(host, defaultPort)
-	if err == nil && (&url.URL{Host: to.String()}).Port() == "" {
-		err = refusal.New(refusal.BadTarget, "", "", "a Host without a port")
-	}
-	if err != nil {
-		return target.HostPort{}, refusal.New(refusal.BadTarget, "", "", "Host: %v", err)
-	}
-	return to, nil
 }
 
 // dialNode connects to host:port for the HTTP transport, which keeps connections by that name.

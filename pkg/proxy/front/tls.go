@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ravencni/raven/pkg/proxy/hello"
 	"github.com/ravencni/raven/pkg/proxy/metrics"
 	"github.com/ravencni/raven/pkg/proxy/refusal"
 	"github.com/ravencni/raven/pkg/proxy/relay"
@@ -51,7 +52,7 @@ func (f *Front) helloOf(c *client, host *target.Host) ([]byte, error) {
 	if err := c.SetReadDeadline(begin.Add(f.Hello)); err != nil {
 		return nil, err
 	}
-	raw, name, err := readHello(c)
+	raw, name, err := hello.Read(c)
 	if err != nil {
 		return nil, describe(err, time.Since(begin) >= f.Hello)
 	}

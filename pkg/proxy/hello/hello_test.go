@@ -1,4 +1,4 @@
-package front
+package hello
 
 import (
 	"bytes"
@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"strings"
 	"testing"
 
 	"github.com/ravencni/raven/pkg/proxy/refusal"
@@ -22,7 +21,7 @@ func helloFor(t testing.TB, name string, fragment int) []byte {
 		defer close(done)
 		_ = tls.Client(theirs, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake() // ends with the pipe
 	}()
-	raw, _, err := readHello(ours)
+	raw, _, err := Read(ours)
 	if err != nil && refusal.Of(err).Reason != refusal.NoServerName {
 		t.Fatal(err)
 	}
@@ -44,7 +43,7 @@ func TestTheServerNameIsFoundAndNothingBehindTheHelloIsRead(t *testing.T) {
 	for _, fragment := range []int{0, 1, 3, 100} {
 		hello := helloFor(t, "hangzhou-2", fragment)
 		r := bytes.NewReader(append(bytes.Clone(hello), "next"...))
-		raw, name, err := readHello(r)
+		raw, name, err := Read(r)
 		if err != nil || name != "hangzhou-2" || !bytes.Equal(raw, hello) {
 			t.Errorf("in pieces of %d: %q, %v", fragment, name, err)
 		}
@@ -69,12 +68,26 @@ func TestBadHellosAreRefused(t *testing.T) {
 		"other hello": {append([]byte{22, 3, 1, 0, 4}, 2, 0, 0, 0), refusal.BadClientHello},
 		"cut inside":  {append([]byte{22, 3, 1, 0, 38}, append([]byte{1, 0, 0, 34}, good[9:43]...)...), refusal.BadClientHello},
 	} {
-		if _, got, err := readHello(bytes.NewReader(c.bytes)); err == nil || refusal.Of(err).Reason != c.want {
+		if _, got, err := Read(bytes.NewReader(c.bytes)); err == nil || refusal.Of(err).Reason != c.want {
 			t.Errorf("%s: %q, %v, want %s", name, got, err, c.want)
 		}
 	}
-	if _, _, err := readHello(bytes.NewReader(good[:100])); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, _, err := Read(bytes.NewReader(good[:100])); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("a hello that ends early: %v", err)
+	}
+}
+
+func TestAHelloInVeryManyRecordsIsNotReadToItsEnd(t *testing.T) {
+	var many []byte // 16 KiB, each byte in a record of its own
+	for _, b := range append([]byte{typeClientHello, 0, 63, 0}, make([]byte, 63<<8)...) {
+		many = append(many, typeHandshake, 3, 1, 0, 1, b)
+	}
+	r := bytes.NewReader(many)
+	if _, _, err := Read(r); refusal.Of(err).Reason != refusal.BadClientHello {
+		t.Errorf("it is %v", err)
+	}
+	if read := len(many) - r.Len(); read > maxRead+recordHeader {
+		t.Errorf("%d of %d bytes were read", read, len(many))
 	}
 }
 
@@ -84,33 +97,12 @@ func FuzzClientHello(f *testing.F) {
 	f.Add([]byte{22, 3, 1, 0, 4, 1, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r := bytes.NewReader(data)
-		raw, name, err := readHello(r)
+		raw, name, err := Read(r)
 		if err == nil && (name == "" || !bytes.HasPrefix(data, raw) || len(raw)+r.Len() != len(data)) {
 			t.Fatalf("%q of %d bytes, %d of them", name, len(data), len(raw))
 		}
-		if len(data)-r.Len() > 2*maxHello+recordHeader {
+		if len(data)-r.Len() > maxRead+recordHeader {
 			t.Fatalf("%d bytes were read", len(data)-r.Len())
-		}
-	})
-}
-
-func FuzzConnect(f *testing.F) {
-	for _, seed := range []string{"hangzhou-1:10250", "10.96.0.1:443", "[fd00::1]:443", "/x", "http://a:1/", "a:1 b"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, uri string) {
-		to, err := ParseConnect(uri)
-		if err != nil {
-			if strings.ContainsAny(err.Error(), "\r\n") {
-				t.Fatalf("%q", err)
-			}
-			return
-		}
-		if again, err := ParseConnect(to.String()); err != nil || again != to {
-			t.Fatalf("%q is read as %v, and that as %v, %v", uri, to, again, err)
-		}
-		if web, err := ParseHostHeader(uri); err != nil || web != to {
-			t.Fatalf("%q is %v for CONNECT and %v for HTTP, %v", uri, to, web, err)
 		}
 	})
 }

@@ -1,8 +1,8 @@
-package front
+// Package hello reads the first words of a TLS client, which say where it wants to go.
+package hello
 
 import (
 	"encoding/binary"
-	"fmt"
 	"io"
 
 	"github.com/ravencni/raven/pkg/proxy/refusal"
@@ -11,6 +11,8 @@ import (
 const (
 	// maxHello bounds a ClientHello in bytes. Those of browsers with post-quantum keys have some 2 KiB.
 	maxHello = 16 << 10
+	// maxRead bounds it together with the headers of the records that it comes in: a record may hold a single byte.
+	maxRead = 2 * maxHello
 	// maxRecord is the largest plaintext of a TLS record (RFC 8446, section 5.1).
 	maxRecord = 16 << 10
 
@@ -22,9 +24,9 @@ const (
 	nameTypeHost    = 0
 )
 
-// readHello reads a ClientHello and nothing behind it, and returns its bytes as they came with the server name in it.
+// Read reads a ClientHello and nothing behind it, and returns its bytes as they came with the server name in it.
 // The error is a *refusal.Error where the client's words make no sense, or the reader's own.
-func readHello(r io.Reader) (raw []byte, name string, err error) {
+func Read(r io.Reader) (raw []byte, name string, err error) {
 	var message []byte
 	for {
 		var header [recordHeader]byte
@@ -37,6 +39,9 @@ func readHello(r io.Reader) (raw []byte, name string, err error) {
 		}
 		if len(message)+size > maxHello {
 			return nil, "", bad("the ClientHello is longer than %d bytes", maxHello)
+		}
+		if len(raw)+recordHeader+size > maxRead {
+			return nil, "", bad("the ClientHello comes in too many records: more than %d bytes", maxRead)
 		}
 		raw = append(raw, header[:]...)
 		begin := len(raw)
@@ -127,29 +132,4 @@ func serverName(body []byte) (string, error) {
 	}
 	return "", refusal.New(refusal.NoServerName, "", "",
 		"the client names no server (SNI), so that there is nothing to route by: dial by the node's name, and see ravenctl doctor")
-}
-
-// alert is a fatal TLS alert (RFC 8446, section 6), the only words that a TLS client understands before a handshake.
-func alert(reason refusal.Reason) []byte {
-	description := byte(80) // internal_error
-	switch reason {
-	case refusal.UnknownNode, refusal.NoRegion, refusal.NoServerName, refusal.BadTarget:
-		description = 112 // unrecognized_name
-	case refusal.BadClientHello:
-		description = 50 // decode_error
-	case refusal.PortNotAllowed, refusal.SourceNotAllowed, refusal.OtherRegion:
-		description = 49 // access_denied
-	}
-	return []byte{21, 3, 3, 0, 2, 2, description}
-}
-
-// describe adds where a ClientHello came from to an error of reading it.
-func describe(err error, timeout bool) error {
-	switch {
-	case err == nil || refusal.Of(err).Reason != refusal.Other:
-		return err
-	case timeout:
-		return refusal.New(refusal.Slow, "", "", "no ClientHello within %v", helloLimit)
-	}
-	return fmt.Errorf("read a ClientHello: %w", refusal.New(refusal.BadClientHello, "", "", "%v", err))
 }
