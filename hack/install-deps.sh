@@ -33,6 +33,7 @@ needs() {
 			setpriv          util-linux
 			sockperf         sockperf
 			cpio             cpio
+			curl             curl
 			gcc              gcc
 			/usr/include/stdlib.h libc6-dev
 		LIST
