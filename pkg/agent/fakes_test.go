@@ -74,6 +74,18 @@ func (r *recorder) take() string {
 	return out
 }
 
+// count is how often a call was noted.
+func (r *recorder) count(call string) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.calls {
+		if c == call {
+			n++
+		}
+	}
+	return n
+}
+
 // fakeApplier records its calls and answers as told.
 type fakeApplier struct {
 	*recorder
