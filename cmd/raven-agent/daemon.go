@@ -87,7 +87,7 @@ func daemon(ctx context.Context, s *settings, log *slog.Logger) error {
 	pages.Go(func() { agent.Serve(serving, "metrics", s.metricAddr, pageOf("/metrics", p.Metrics.Handler()), log) })
 	pages.Go(func() { agent.Serve(serving, "health", s.healthAddr, health.Handler(a.Heart(), a.View), log) })
 	pages.Go(func() { prober.Run(serving) })
-	pages.Go(func() { serveTools(serving, s, p, a, prober, drops, programs, log) })
+	pages.Go(func() { serveTools(serving, s, p, a, l7, prober, drops, programs, log) })
 	if l7 != nil {
 		pages.Go(func() { l7.run(serving) })
 	}

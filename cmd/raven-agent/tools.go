@@ -15,7 +15,7 @@ import (
 )
 
 // serveTools answers ravenctl on this node until ctx is done. An agent that cannot do so works on.
-func serveTools(ctx context.Context, s *settings, p *agent.Parts, a *agent.Agent, prober *probe.Prober,
+func serveTools(ctx context.Context, s *settings, p *agent.Parts, a *agent.Agent, l7 *l7, prober *probe.Prober,
 	drops func(context.Context) (map[string]uint64, error), programs func(context.Context) ([]metrics.ProgramCounter, error),
 	log *slog.Logger,
 ) {
@@ -45,6 +45,14 @@ func serveTools(ctx context.Context, s *settings, p *agent.Parts, a *agent.Agent
 					peers[i].RTT = new(q.RTT)
 				}
 			}
+		}
+	}
+	if l7 != nil {
+		sources.Refused = func() (out []local.Refused) {
+			for _, r := range l7.proxy.Metrics().Refusals() {
+				out = append(out, local.Refused{Front: r.Front, Reason: string(r.Reason), Count: r.Count, Last: r.Last})
+			}
+			return out
 		}
 	}
 	if f, ok := p.Filter.(interface{ Warnings() []string }); ok {

@@ -54,6 +54,8 @@ type Report struct {
 	Warnings    []string          `json:"warnings,omitempty"` // of the packet filter
 	Passed      time.Time         `json:"passed"`
 	Failed      map[string]string `json:"failed,omitempty"`
+	// Refused is what the node's L7 proxy refused since it started.
+	Refused []Refused `json:"proxyRefused,omitempty"`
 
 	// PodsAccelerated and PodsNotAccelerated count local pods of an accelerated node.
 	PodsAccelerated    int `json:"podsAccelerated"`
@@ -114,6 +116,14 @@ type Problem struct {
 	Object  string `json:"object"`
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
+}
+
+// Refused are connections and requests that one front end of the L7 proxy refused for one reason, as docs/proxy.md names it.
+type Refused struct {
+	Front  string    `json:"front"`
+	Reason string    `json:"reason"`
+	Count  uint64    `json:"count"`
+	Last   time.Time `json:"last"`
 }
 
 // fill takes over what the view knows.

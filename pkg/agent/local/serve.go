@@ -37,6 +37,7 @@ type Sources struct {
 	Counters    func(context.Context) ([]Counter, error)
 	Appliers    func() []Applier
 	Warnings    func() []string
+	Refused     func() []Refused
 	// Quality fills in RTT and loss.
 	Quality func([]Peer)
 }
@@ -68,6 +69,9 @@ func (s Sources) Report(ctx context.Context) (*Report, error) {
 	}
 	if s.Warnings != nil {
 		r.Warnings = s.Warnings()
+	}
+	if s.Refused != nil {
+		r.Refused = s.Refused()
 	}
 	if s.Quality != nil {
 		s.Quality(r.Peers)

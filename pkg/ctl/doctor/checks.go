@@ -41,6 +41,7 @@ var checks = []check{
 	{"neighbours", neighboursAnswer},
 	{"peers", peersAnswer},
 	{"conflicts", noConflicts},
+	{"proxy", nothingRefused},
 	{"cni", pluginChained},
 	{"state", stateKept},
 }

@@ -3,6 +3,12 @@
 package metrics
 
 import (
+	"cmp"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ravencni/raven/pkg/proxy/refusal"
@@ -38,8 +44,26 @@ type Tunnel struct {
 	Streams int
 }
 
+// Refusals are what one front end refused for one reason.
+type Refusals struct {
+	Front  string
+	Reason refusal.Reason
+	Count  uint64
+	// Last is when the last one was refused.
+	Last time.Time
+}
+
+// kind is one of a fixed set.
+type kind struct {
+	front  string
+	reason refusal.Reason
+}
+
 // Metrics of one proxy.
 type Metrics struct {
+	mu sync.Mutex
+	// seen has what was refused, for tools that want to know when.
+	seen      map[kind]Refusals
 	streams   *prometheus.GaugeVec
 	opened    *prometheus.CounterVec
 	bytes     *prometheus.CounterVec
@@ -54,7 +78,7 @@ type Metrics struct {
 // New makes the metrics of a proxy. tunnels is asked at each scrape; nil: there are none.
 func New(tunnels func() []Tunnel) *Metrics {
 	m := &Metrics{
-		tunnels: tunnels,
+		tunnels: tunnels, seen: map[kind]Refusals{},
 		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "raven_proxy_streams", Help: "Streams that are open now, by front end.",
 		}, []string{"front"}),
@@ -107,7 +131,21 @@ func (m *Metrics) Counters(front string) (up, down prometheus.Counter) {
 
 // Refused counts a refusal.
 func (m *Metrics) Refused(front string, reason refusal.Reason) {
-	m.refused.WithLabelValues(front, string(refusal.Known(string(reason)))).Inc()
+	reason = refusal.Known(string(reason))
+	m.refused.WithLabelValues(front, string(reason)).Inc()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	k := kind{front, reason}
+	m.seen[k] = Refusals{Front: front, Reason: reason, Count: m.seen[k].Count + 1, Last: time.Now()}
+}
+
+// Refusals lists what was refused since the start, by front end and reason.
+func (m *Metrics) Refusals() []Refusals {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.SortedFunc(maps.Values(m.seen), func(a, b Refusals) int {
+		return cmp.Or(cmp.Compare(a.Front, b.Front), cmp.Compare(a.Reason, b.Reason))
+	})
 }
 
 // RefusedCounter is the counter that Refused adds to.
