@@ -147,9 +147,8 @@ test-faults: build ## Break nodes of a lab in more than forty ways, each to be d
 	@hack/install-deps.sh test
 	go test -count=1 -timeout 10m $(TESTFLAGS) ./test/faults
 
-# Left out are bad-input, which sees each lost packet where a change of prefixes costs a few (docs/design/ipsec.md), and
-# those that need agents with other flags.
-without := bad-input|vxlan-xdp|handshake-flood|attachments-clsact|says-baseline
+# Left out is bad-input, which sees each lost packet where a change of prefixes costs a few (docs/design/ipsec.md).
+without := bad-input
 .PHONY: test-lab-ipsec
 test-lab-ipsec: build ## Run the lab's checks with IPsec (root, some minutes)
 	$(as_root)

@@ -171,7 +171,7 @@ func drivers(s *settings, log *slog.Logger) []agent.DriverChoice {
 		{Name: plain.Name, New: clear, Refuse: refuse},
 		{Name: ipsec.Name, Refuse: refuseIPsec(s), New: func() (tunnel.Driver, error) {
 			return ipsec.New(ipsec.Options{
-				StateDir: s.stateDir, Logger: log, External: s.externalDevice, Secret: ipsec.Secret(s.pskFile, s.psk),
+				StateDir: s.stateDir, Logger: log, External: s.externalDevice, ESP: ipsec.ESP(s.ipsecESP), Secret: ipsec.Secret(s.pskFile, s.psk),
 				Certificates: ipsec.CertificateFiles(s.ipsecCA, s.ipsecCert, s.ipsecKey),
 			})
 		}},

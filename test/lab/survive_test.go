@@ -1,7 +1,6 @@
 package lab_test
 
 import (
-	"fmt"
 	"testing"
 
 	"github.com/ravencni/raven/test/lab"
@@ -9,7 +8,7 @@ import (
 )
 
 func TestANodeWhoseKernelRefusesBPFSaysSoAndWorksAlsoAfterAReboot(t *testing.T) {
-	l := withAgents(t, "refused", lab.Tutorial(), lab.AgentOptions{Acceleration: "auto", Extra: []string{lab.RefuseBPF}})
+	l := withAgents(t, "refused", lab.Tutorial(), lab.AgentOptions{Acceleration: "auto", Extra: checks.SaysBaseline.Flags})
 	run(t, l, checks.SaysBaseline)
 	everyonesTraffic(t, l)
 	run(t, l, everywhere()...)
@@ -17,14 +16,12 @@ func TestANodeWhoseKernelRefusesBPFSaysSoAndWorksAlsoAfterAReboot(t *testing.T) 
 }
 
 func TestXDPDropsFloodsAndStrangersAlsoAfterAReboot(t *testing.T) {
-	l := withAgents(t, "xdp", lab.Tutorial(), lab.AgentOptions{Acceleration: "auto", Extra: []string{
-		"--xdp", fmt.Sprintf("--handshakes-per-second=%d", checks.FloodLimit),
-	}})
+	l := withAgents(t, "xdp", lab.Tutorial(), lab.AgentOptions{Acceleration: "auto", Extra: checks.HandshakeFlood.Flags})
 	run(t, l, checks.StrangersAtXDP, checks.HandshakeFlood, checks.SnapshotStart)
 }
 
 func TestAKernelWithoutTCXIsAcceleratedByClsact(t *testing.T) {
-	l := withAgents(t, "clsact", lab.Tutorial(), lab.AgentOptions{Acceleration: "auto", Extra: []string{"--force-clsact"}})
+	l := withAgents(t, "clsact", lab.Tutorial(), lab.AgentOptions{Acceleration: "auto", Extra: checks.AttachmentsClsact.Flags})
 	run(t, l, checks.AttachmentsClsact, checks.RedirectPodIPv6)
 	everyonesTraffic(t, l)
 }

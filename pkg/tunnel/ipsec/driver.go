@@ -48,6 +48,8 @@ type Options struct {
 	// Command starts the daemon, which must call RunDaemon for Device and RunDir; empty means the running executable with
 	// the arguments ipsec-daemon --device <Device> --run-dir <RunDir>.
 	Command []string
+	// ESP says what encrypts, to a daemon that the driver starts; empty means ESPUserspace.
+	ESP ESP
 	// External: the daemon is somebody else's, such as a container of its own. The driver then neither starts nor ends it.
 	External bool
 }
@@ -90,6 +92,9 @@ func New(opts Options) (*Driver, error) {
 			return nil, fmt.Errorf("find this executable, which also is the IPsec daemon: %w", err)
 		}
 		opts.Command = []string{self, "ipsec-daemon", "--device", opts.Device, "--run-dir", opts.RunDir}
+		if opts.ESP != "" {
+			opts.Command = append(opts.Command, "--esp", string(opts.ESP))
+		}
 	}
 	return &Driver{
 		opts: opts, log: opts.Logger.With("driver", Name), control: newControl(filepath.Join(opts.RunDir, controlSocket)),

@@ -15,6 +15,8 @@ type Check struct {
 	Name string
 	// Says is the claim, as a sentence without a full stop.
 	Says string
+	// Flags are those that the agents must have besides the lab's; none: the check holds with agents of any.
+	Flags []string
 	// Within is the most that the check may take; zero means 20 s.
 	Within time.Duration
 	// Run returns the evidence in one line, or why the claim is false. It leaves the lab as it found it.

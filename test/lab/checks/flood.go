@@ -20,8 +20,9 @@ const flood = 2000
 // HandshakeFlood needs agents with --xdp and --handshakes-per-second=FloodLimit: what one source sends beyond the limit
 // is dropped before it costs anything, and neither other sources nor established tunnels suffer.
 var HandshakeFlood = Check{
-	Name: "handshake-flood",
-	Says: "handshake floods beyond the limit per source are dropped in XDP, and established peers do not notice",
+	Name:  "handshake-flood",
+	Flags: []string{"--xdp", fmt.Sprintf("--handshakes-per-second=%d", FloodLimit)},
+	Says:  "handshake floods beyond the limit per source are dropped in XDP, and established peers do not notice",
 	Run: func(ctx context.Context, l *lab.Lab) (evidence string, err error) {
 		relay, err := findEnd(l, "cloud-1")
 		if err != nil {
@@ -91,8 +92,9 @@ func floodFrom(ctx context.Context, l *lab.Lab, source netip.Addr, relay end) (s
 
 // StrangersAtXDP needs agents with --xdp: VXLAN from a host that is no member is dropped before it costs anything.
 var StrangersAtXDP = Check{
-	Name: "vxlan-xdp",
-	Says: "with --xdp, VXLAN from a host that is no member is dropped in XDP under its own reason",
+	Name:  "vxlan-xdp",
+	Flags: HandshakeFlood.Flags,
+	Says:  "with --xdp, VXLAN from a host that is no member is dropped in XDP under its own reason",
 	Run: func(ctx context.Context, l *lab.Lab) (string, error) {
 		a, err := findEnd(l, "hangzhou-2/a")
 		if err != nil {

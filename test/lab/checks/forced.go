@@ -10,8 +10,9 @@ import (
 
 // SaysBaseline: nodes whose kernel refuses the BPF programs say so and why, in status and metrics.
 var SaysBaseline = Check{
-	Name: "says-baseline",
-	Says: "a node whose kernel refuses the BPF programs says so in status, metric and log",
+	Name:  "says-baseline",
+	Flags: []string{lab.RefuseBPF},
+	Says:  "a node whose kernel refuses the BPF programs says so in status, metric and log",
 	Run: func(ctx context.Context, l *lab.Lab) (string, error) {
 		reason := ""
 		for _, node := range l.Nodes() {

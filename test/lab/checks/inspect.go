@@ -13,6 +13,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/ravencni/raven/bpf"
 	"github.com/ravencni/raven/pkg/datapath"
@@ -149,7 +150,7 @@ func withEntry(h *lab.Host, name string, f func() error) error {
 var Attachments = Check{
 	Name: "attachments",
 	Says: "every attachment of an accelerated node is listed by the kernel",
-	Run: func(_ context.Context, l *lab.Lab) (string, error) {
+	Run: func(ctx context.Context, l *lab.Lab) (string, error) {
 		var evidence []string
 		for _, node := range l.Nodes() {
 			e, err := findEnd(l, node)
@@ -159,6 +160,9 @@ var Attachments = Check{
 			want := programsOf(e, l.TunnelDevice())
 			for dev, program := range want {
 				programs, err := attached(l.Host(node), dev)
+				if errors.Is(err, errNoTCX) {
+					return attachedByClsact(ctx, l)
+				}
 				if err != nil {
 					return "", err
 				}
@@ -174,37 +178,40 @@ var Attachments = Check{
 
 // AttachmentsClsact needs agents with --force-clsact, as on kernels without tcx: there `bpftool net` lists the programs.
 var AttachmentsClsact = Check{
-	Name: "attachments-clsact",
-	Says: "where the kernel has no tcx, bpftool net lists every attachment",
-	Run: func(ctx context.Context, l *lab.Lab) (string, error) {
-		listed := 0
-		for _, node := range l.Nodes() {
-			e, err := findEnd(l, node)
-			if err != nil {
-				return "", err
-			}
-			out, err := l.Host(node).Run(ctx, "bpftool", "-j", "net")
-			if err != nil {
-				return "", err
-			}
-			var net []struct {
-				TC []struct{ Devname, Kind, Name string }
-			}
-			if err := json.Unmarshal([]byte(out), &net); err != nil {
-				return "", fmt.Errorf("read bpftool's listing: %w: %s", err, out)
-			}
-			for dev, program := range programsOf(e, l.TunnelDevice()) {
-				found := slices.ContainsFunc(net[0].TC, func(at struct{ Devname, Kind, Name string }) bool {
-					return at.Devname == dev && at.Kind == "clsact/ingress" && strings.HasPrefix(at.Name, program)
-				})
-				if !found {
-					return "", fmt.Errorf("%s of %s has no %s: %s", dev, node, program, out)
-				}
-				listed++
-			}
+	Name:  "attachments-clsact",
+	Says:  "where the kernel has no tcx, bpftool net lists every attachment",
+	Flags: []string{"--force-clsact"},
+	Run:   attachedByClsact,
+}
+
+func attachedByClsact(ctx context.Context, l *lab.Lab) (string, error) {
+	listed := 0
+	for _, node := range l.Nodes() {
+		e, err := findEnd(l, node)
+		if err != nil {
+			return "", err
 		}
-		return fmt.Sprintf("%d attachments on %d nodes", listed, len(l.Nodes())), nil
-	},
+		out, err := l.Host(node).Run(ctx, "bpftool", "-j", "net")
+		if err != nil {
+			return "", err
+		}
+		var net []struct {
+			TC []struct{ Devname, Kind, Name string }
+		}
+		if err := json.Unmarshal([]byte(out), &net); err != nil {
+			return "", fmt.Errorf("read bpftool's listing: %w: %s", err, out)
+		}
+		for dev, program := range programsOf(e, l.TunnelDevice()) {
+			found := slices.ContainsFunc(net[0].TC, func(at struct{ Devname, Kind, Name string }) bool {
+				return at.Devname == dev && at.Kind == "clsact/ingress" && strings.HasPrefix(at.Name, program)
+			})
+			if !found {
+				return "", fmt.Errorf("%s of %s has no %s: %s", dev, node, program, out)
+			}
+			listed++
+		}
+	}
+	return fmt.Sprintf("%d clsact filters on %d nodes", listed, len(l.Nodes())), nil
 }
 
 // programsOf maps the devices of a node to the programs that they run; tunnel is the gateways' tunnel device.
@@ -219,6 +226,9 @@ func programsOf(node end, tunnel string) map[string]string {
 	return programs
 }
 
+// errNoTCX: the kernel is older than 6.6.
+var errNoTCX = errors.New("this kernel has no tcx")
+
 // attached lists the names of the tcx programs at a device's ingress.
 func attached(h *lab.Host, dev string) (names []string, err error) {
 	l, err := h.Link(dev)
@@ -227,6 +237,9 @@ func attached(h *lab.Host, dev string) (names []string, err error) {
 	}
 	err = h.Do(func() error {
 		result, err := link.QueryPrograms(link.QueryOptions{Target: l.Attrs().Index, Attach: ebpf.AttachTCXIngress})
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, ebpf.ErrNotSupported) {
+			return errNoTCX
+		}
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/ravencni/raven/test/lab"
 )
@@ -49,6 +50,22 @@ func Reach() []Check {
 		}
 	}
 	return all
+}
+
+// ReachAll is all of Reach in one, for matrices.
+var ReachAll = Check{
+	Name:   "reach",
+	Says:   "every node and pod reaches every kind of other one by ICMP, TCP and UDP over both families",
+	Within: 10 * time.Minute,
+	Run: func(ctx context.Context, l *lab.Lab) (string, error) {
+		var errs []error
+		Run(ctx, "", l, []Group{Reach()}, func(o Outcome) {
+			if o.Err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", o.Check.Says, o.Err))
+			}
+		})
+		return fmt.Sprintf("%d pairs, 3 protocols each", len(Reach())), errors.Join(errs...)
+	},
 }
 
 func kind(name string) string {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,7 +21,7 @@ func checkCommand() *cobra.Command {
 	var report bool
 	cmd := &cobra.Command{
 		Use:   "check [NAME...]",
-		Short: "Run single checks in a fresh lab; without a name, list them",
+		Short: "Run single checks, in a fresh lab for each set of flags that agents must have; without a name, list them",
 		RunE: func(_ *cobra.Command, names []string) error {
 			if len(names) == 0 {
 				for _, c := range checks.All() {
@@ -45,7 +46,7 @@ func checkCommand() *cobra.Command {
 }
 
 func choose(names []string) (chosen []checks.Check, err error) {
-	known := map[string]checks.Check{}
+	known := map[string]checks.Check{checks.ReachAll.Name: checks.ReachAll}
 	for _, c := range checks.All() {
 		known[c.Name] = c
 	}
@@ -59,30 +60,57 @@ func choose(names []string) (chosen []checks.Check, err error) {
 	return chosen, nil
 }
 
+// check runs the chosen checks: those that need agents of the same flags in one lab, in their order.
 func check(ctx context.Context, name string, options lab.AgentOptions, chosen []checks.Check, report bool) error {
 	began := time.Now()
+	var outcomes []checks.Outcome
+	for len(chosen) > 0 {
+		flags := chosen[0].Flags
+		var now, later []checks.Check
+		for _, c := range chosen {
+			if slices.Equal(c.Flags, flags) {
+				now = append(now, c)
+			} else {
+				later = append(later, c)
+			}
+		}
+		with := options
+		with.Extra = slices.Concat(options.Extra, flags)
+		err := checkIn(ctx, fmt.Sprintf("%s%d", name, len(chosen)), with, now, func(o checks.Outcome) error {
+			outcomes = append(outcomes, o)
+			fmt.Printf("%5.1fs %s %s%s\n", time.Since(began).Seconds(), verdict(o), o.Check.Says, detail(o))
+			if report {
+				return tell(o)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		chosen = later
+	}
+	return total(os.Stdout, outcomes, began)
+}
+
+// checkIn runs checks in a fresh lab, and ends it.
+func checkIn(ctx context.Context, name string, options lab.AgentOptions, chosen []checks.Check, tell func(checks.Outcome) error) (err error) {
 	l, err := lab.Start(ctx, name, lab.Tutorial())
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, l.Close()) }()
 	if err := l.StartAgents(ctx, options); err != nil {
 		return err
 	}
 	if err := l.ServeEcho(ctx); err != nil {
 		return err
 	}
-	var outcomes []checks.Outcome
 	for _, c := range chosen {
-		o := checks.One(ctx, options.Acceleration, l, c)
-		outcomes = append(outcomes, o)
-		fmt.Printf("%5.1fs %s %s%s\n", time.Since(began).Seconds(), verdict(o), c.Says, detail(o))
-		if report {
-			if err := tell(o); err != nil {
-				return err
-			}
+		if err := tell(checks.One(ctx, options.Acceleration, l, c)); err != nil {
+			return err
 		}
 	}
-	return total(os.Stdout, outcomes, began)
+	return nil
 }
 
 // tell writes an outcome for the machine that runs this one.
