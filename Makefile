@@ -158,7 +158,7 @@ test-lab-ipsec: build ## Run the lab's checks with IPsec (root, some minutes)
 
 e2e_images := dist/e2e
 .PHONY: e2e
-e2e: ## Go through the tutorial on a real Kubernetes in network namespaces (root; builds it once, about 30 minutes)
+e2e: build ## Go through the tutorial on a real Kubernetes in network namespaces (root; builds it once, about 30 minutes)
 	$(as_root)
 	@hack/install-deps.sh build test generate image e2e
 	@test/cluster/binaries/build.sh >/dev/null

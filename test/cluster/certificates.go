@@ -89,6 +89,12 @@ func (a *authority) issue(name string, groups []string, hosts ...string) (pair, 
 	return pair{certificate: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), key: private}, nil
 }
 
+// IssueServer makes a server's certificate and key, PEM, by the cluster's authority.
+func (c *Cluster) IssueServer(hosts ...string) (certificate, key []byte, err error) {
+	p, err := c.ca.issue(hosts[0], nil, hosts...)
+	return p.certificate, p.key, err
+}
+
 func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
@@ -111,6 +117,10 @@ func (c *Cluster) makeCredentials() (err error) {
 		return err
 	}
 	caller, err := c.ca.issue("kube-apiserver-kubelet-client", []string{"system:masters"})
+	if err != nil {
+		return err
+	}
+	aggregator, err := c.ca.issue(frontProxy, nil)
 	if err != nil {
 		return err
 	}
@@ -138,6 +148,7 @@ func (c *Cluster) makeCredentials() (err error) {
 	for name, content := range map[string][]byte{
 		"ca.crt": c.ca.pem, "server.crt": server.certificate, "server.key": server.key,
 		"kubelet-client.crt": caller.certificate, "kubelet-client.key": caller.key,
+		"front-proxy.crt": aggregator.certificate, "front-proxy.key": aggregator.key,
 		"sa.key": private, "sa.pub": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}),
 		"admin.kubeconfig": kubeconfig,
 	} {

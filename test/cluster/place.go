@@ -18,6 +18,9 @@ type Place struct {
 // Port is the API server's, on loopback and on the Address of its Place.
 func (c *Cluster) Port() uint16 { return uint16(c.ports.numbers[portAPI]) }
 
+// frontProxy is the common name by which the API server calls aggregated API servers.
+const frontProxy = "front-proxy"
+
 // Authority is the certificate of the cluster's authority, PEM.
 func (c *Cluster) Authority() []byte { return c.ca.pem }
 
@@ -53,7 +56,12 @@ func (c *Cluster) addressFlags() []string {
 	}
 	return []string{"--bind-address=0.0.0.0", "--advertise-address=" + c.options.Place.Address.String(),
 		"--kubelet-client-certificate=" + c.file("kubelet-client.crt"), "--kubelet-client-key=" + c.file("kubelet-client.key"),
-		"--kubelet-preferred-address-types=InternalIP"}
+		"--kubelet-preferred-address-types=InternalIP",
+		// The aggregation layer: as whom the API server calls aggregated API servers.
+		"--proxy-client-cert-file=" + c.file("front-proxy.crt"), "--proxy-client-key-file=" + c.file("front-proxy.key"),
+		"--requestheader-client-ca-file=" + c.file("ca.crt"), "--requestheader-allowed-names=" + frontProxy,
+		"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
+		"--requestheader-extra-headers-prefix=X-Remote-Extra-"}
 }
 
 func (c *Cluster) startScheduler() (err error) {

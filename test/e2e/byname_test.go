@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -51,34 +52,47 @@ func egressSelector(w *world) {
 	// The API server shares the test's files. It stays so until the test ends, and the enclosure with it.
 	w.must(unix.Mount(resolver, "/etc/resolv.conf", "", unix.MS_BIND, ""))
 
+	w.restartAPIServer("--egress-selector-config-file=" + selector)
+}
+
+// restartAPIServer has the API server ask for nodes by name.
+func (w *world) restartAPIServer(flags ...string) {
+	w.Helper()
 	w.must(w.server.StopAPIServer())
-	w.server.SetAPIServer("--egress-selector-config-file="+selector, "--kubelet-preferred-address-types=Hostname,InternalIP")
+	w.server.SetAPIServer(append(flags, "--kubelet-preferred-address-types=Hostname,InternalIP")...)
 	w.must(w.server.StartAPIServer(w.Context()))
 }
 
-// documented is the indented block of a page that begins with a line.
-func (w *world) documented(page, begin string) string {
-	w.Helper()
-	text, err := os.ReadFile(filepath.Join(w.root, page))
-	w.must(err)
-	var block strings.Builder
-	indent := ""
-	for line := range strings.Lines(string(text)) {
-		words := strings.TrimLeft(line, " ")
-		if strings.HasPrefix(words, begin) {
-			indent = line[:len(line)-len(words)]
-		}
-		if indent != "" && !strings.HasPrefix(line, indent) {
-			break
-		}
-		if indent != "" {
-			block.WriteString(strings.TrimPrefix(line, indent))
+// byDNS is the other way of docs/proxy.md: names lead to the internal Service, and TLS to kubelets carries a server name. What
+// names nobody is refused, counted and explained; then the egress selector is back.
+func byDNS(w *world) {
+	authority := filepath.Join(w.lab.Dir, "kubelets.crt")
+	w.must(os.WriteFile(authority, w.server.Authority(), 0o600))
+	connect := w.streams("connect")
+	w.restartAPIServer("--kubelet-certificate-authority=" + authority)
+	kubectlReaches(w)
+	if now := w.streams("connect"); now != connect {
+		w.Errorf("%v streams went by the egress selector", now-connect)
+	}
+
+	w.restartAPIServer()
+	const refused = `raven_proxy_refused_total{front="tls",reason="no-server-name"}`
+	before := w.metric(refused)
+	if out, err := w.server.Kubectl(w.within(patience), "", "exec", "named-hangzhou-2", "--", "hostname"); err == nil {
+		w.Errorf("a request without a server name reaches %s", out)
+	}
+	if w.metric(refused) <= before {
+		w.Error("what had no server name was not counted")
+	}
+	agent := w.kubectl("-n", "kube-system", "get", "pod", "-l", agentLabels, "--field-selector=spec.nodeName="+master, "-o", "jsonpath={.items[0].metadata.name}")
+	// Its status tells of other findings, too.
+	out, err := w.server.Kubectl(w.within(patience), "", "-n", "kube-system", "exec", agent, "--", "ravenctl", "doctor")
+	for _, said := range []string{"no-server-name", "--kubelet-certificate-authority"} {
+		if !strings.Contains(strings.Join(strings.Fields(out), " "), said) {
+			w.Errorf("ravenctl doctor does not say %s: %v\n%s", said, err, out)
 		}
 	}
-	if block.Len() == 0 {
-		w.Fatalf("%s has no block that begins with %q", page, begin)
-	}
-	return block.String()
+	w.restartAPIServer("--egress-selector-config-file=" + filepath.Join(w.lab.Dir, "raven", "egress-selector.yaml"))
 }
 
 // kubectlReaches has kubectl ask for all that goes through the API server to a kubelet. Each node answers for itself.
@@ -97,7 +111,7 @@ func kubectlReaches(w *world) {
 		})
 		for what, c := range map[string]struct{ command, want string }{
 			"exec":    {"exec " + pod + " -- hostname", pod + "\n"},
-			"logs":    {"logs " + pod, "first of " + node + "\n"},
+			"logs":    {"logs " + pod + " --limit-bytes=" + fmt.Sprint(len("first of "+node+"\n")), "first of " + node + "\n"},
 			"metrics": {"get --raw /api/v1/nodes/" + node + "/proxy/metrics", fmt.Sprintf("kubelet_node_name{node=%q} 1\n", node)},
 		} {
 			out, err := w.server.Kubectl(w.within(patience), "", strings.Fields(c.command)...)
@@ -145,8 +159,9 @@ func (w *world) follow(node string) {
 	output, end := w.background("logs", "-f", "named-"+node)
 	defer end()
 	w.says(output, regexp.MustCompile(`^first of `+node+"\n"))
-	w.kubectl("exec", "named-"+node, "--", "sh", "-c", "echo second of "+node+" >/proc/1/fd/1")
-	w.says(output, regexp.MustCompile(`^first of `+node+"\nsecond of "+node+"\n$"))
+	said := fmt.Sprintf("%s at %d", node, time.Now().UnixNano())
+	w.kubectl("exec", "named-"+node, "--", "sh", "-c", "echo "+said+" >/proc/1/fd/1")
+	w.says(output, regexp.MustCompile(`^first of `+node+"\n(?s:.*\n)?"+said+"\n$"))
 }
 
 // forward is port-forward.

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Makes the images of the end-to-end test in a folder: Raven's, as `make image` makes them for this machine's processor, and
 # two of Debian's static busybox: one of that name, and one that holds a pod's namespaces. CoreDNS is built from its module, and
-# has the name, too, that manifests/proxy asks for. OUT/next has Raven's images with another ABI, tag VERSION-next.
+# has the name, too, that manifests/proxy asks for. The stand-in is test/e2e/cmd/standin. OUT/next has Raven's images with another ABI, tag VERSION-next.
 #
 #   images.sh OUT       VERSION is the tag of Raven's images
 set -euo pipefail
@@ -14,7 +14,8 @@ VERSION=$VERSION-next test/e2e/nextabi.sh "$out/next"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mkdir -p "$work"/{busybox,pause}/bin "$work/busybox/tmp" "$work/coredns"
+mkdir -p "$work"/{busybox,pause}/bin "$work/busybox/tmp" "$work/coredns" "$work/standin"
+CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$work/standin/" ./test/e2e/cmd/standin
 install -m 755 "$(test/cluster/coredns/build.sh)/coredns" "$work/coredns/coredns"
 for image in busybox pause; do
 	install -m 755 /bin/busybox "$work/$image/bin/busybox"
@@ -27,5 +28,6 @@ pack() { # name, entrypoint, archive, folder where it is called otherwise
 }
 pack docker.io/library/busybox:latest /bin/sh busybox
 pack registry.k8s.io/pause:3.10 /pause pause
+pack docker.io/raven-test/standin:e2e /standin standin
 pack registry.k8s.io/coredns/coredns:e2e /coredns coredns
 pack "docker.io/$(sed -n 's/^ *image: \(coredns.*\)/\1/p' manifests/proxy/coredns.yaml)" /coredns raven-dns coredns

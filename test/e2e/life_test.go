@@ -80,9 +80,7 @@ func (w *world) linkOf(node string, ip netip.Addr) (string, error) {
 // redirected counts the packets of pods that a node's program has sent on by itself.
 func (w *world) redirected(node string) (packets float64) {
 	w.Helper()
-	out, err := w.nodes[node].Run(w.Context(), "busybox", "wget", "-qO-", "http://127.0.0.1:10265/metrics")
-	w.must(err)
-	for line := range strings.Lines(out) {
+	for line := range strings.Lines(w.metrics(node)) {
 		var n float64
 		if strings.HasPrefix(line, "raven_packets_total{") && strings.Contains(line, `verdict="redirect"`) &&
 			strings.Contains(line, `from_pod"`) {
@@ -93,6 +91,14 @@ func (w *world) redirected(node string) (packets float64) {
 		}
 	}
 	return packets
+}
+
+// metrics is what the agent on a node serves.
+func (w *world) metrics(node string) string {
+	w.Helper()
+	out, err := w.nodes[node].Run(w.Context(), "busybox", "wget", "-qO-", "http://127.0.0.1:10265/metrics")
+	w.must(err)
+	return out
 }
 
 // earlyPodsAreAccelerated: what ran before Raven came is accelerated without a restart.

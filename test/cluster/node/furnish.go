@@ -19,6 +19,8 @@ const (
 	proxyConfig      = "/etc/kubernetes/kube-proxy.yaml"
 	kubeconfig       = "/etc/kubernetes/kubelet.kubeconfig"
 	proxyKubeconfig  = "/etc/kubernetes/kube-proxy.kubeconfig"
+	kubeletCert      = "/etc/kubernetes/kubelet.crt"
+	kubeletKey       = "/etc/kubernetes/kubelet.key"
 	authority        = "/etc/kubernetes/ca.crt"
 	// ConflistFolder is where the container runtime looks for its network.
 	ConflistFolder = "/etc/cni/net.d"
@@ -119,6 +121,11 @@ func (o Options) files(name string) (map[string][]byte, error) {
 		ConflistFolder + "/" + ConflistFile: []byte(Conflist(o.Network, o.Pods)),
 		"/etc/containerd/certs.d/_default/hosts.toml": fmt.Appendf(nil, hostsTOML, o.Registry),
 	}
+	var err error
+	// As a cluster has them whose API server is given the kubelets' authority: the node's name and its address.
+	if files[kubeletCert], files[kubeletKey], err = o.Cluster.IssueServer(name, o.IP.String()); err != nil {
+		return nil, err
+	}
 	for path, user := range map[string][]string{
 		kubeconfig:      {"system:node:" + name, "system:nodes"},
 		proxyKubeconfig: {"system:kube-proxy"},
@@ -175,6 +182,8 @@ authentication:
   webhook: {enabled: true}
   x509: {clientCAFile: ` + authority + `}
 authorization: {mode: Webhook}
+tlsCertFile: ` + kubeletCert + `
+tlsPrivateKeyFile: ` + kubeletKey + `
 containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 cgroupDriver: cgroupfs
 cgroupsPerQOS: false
