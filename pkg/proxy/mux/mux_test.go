@@ -248,6 +248,16 @@ func TestShutdownLetsStreamsEndAndTakesNone(t *testing.T) {
 	must(t, <-ended)
 }
 
+// A connection may end between its choice and the opening of a stream: whoever opens may then do so elsewhere.
+func TestAStreamOnAnEndedConnectionIsNotTaken(t *testing.T) {
+	client, server := pair(t, echoServer(t))
+	must(t, server.Shutdown(t.Context()))
+	<-client.Done()
+	if _, err := client.Open(Request{Method: http.MethodConnect, Authority: "node:7"}, nil); !errors.Is(err, ErrNotTaken) {
+		t.Errorf("it is %v", err)
+	}
+}
+
 func TestASilentPeerIsGivenUp(t *testing.T) {
 	a, _ := sockets(t)
 	quick := config(nil)

@@ -32,8 +32,11 @@ func (c *Conn) Open(r Request, first []byte) (*Stream, error) {
 	}
 	c.headers.Lock()
 	c.mu.Lock()
-	err := c.err
-	if err == nil && (c.parting || len(c.streams) >= c.peerStreams || c.next > maxWindow) {
+	var err error
+	switch {
+	case c.err != nil: // since the choice of this connection; nothing of the stream was said on it
+		err = fmt.Errorf("%w: %w", ErrNotTaken, c.err)
+	case c.parting || len(c.streams) >= c.peerStreams || c.next > maxWindow:
 		err = ErrNotTaken
 	}
 	if err != nil {
