@@ -36,7 +36,7 @@ func TestNodesByNameAndHelm(t *testing.T) {
 		step{"label nodes and install", helmInstall},
 		step{"gateways", applyGateways},
 		step{"the API server reaches nodes by name", egressSelector},
-		step{"kubectl works for every node", kubectlReaches},
+		step{"kubectl works for every node", bySelector},
 		step{"a webhook and kubectl top by the egress selector", behindAPIServer},
 		step{"curl by name from another region", curlReaches},
 		step{"kubectl works by DNS", byDNS},
