@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -46,18 +45,11 @@ func newWorld(t *testing.T) *world {
 			t.Error(err)
 		}
 	})
-	w := &world{T: t, ctx: ctx, lab: l, tool: filepath.Join(l.Dir, "ravenctl"), moves: movement{map[string]int{}, map[string]map[string]*series{}}}
-	agent, err := lab.FindAgent()
+	tool, err := l.Tool("ravenctl")
 	if err != nil {
 		t.Fatal(err)
 	}
-	content, err := os.ReadFile(filepath.Join(filepath.Dir(agent), "ravenctl"))
-	if err != nil {
-		t.Fatalf("ravenctl is not beside the agent's binary; run make build: %v", err)
-	}
-	if err := os.WriteFile(w.tool, content, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	w := &world{T: t, ctx: ctx, lab: l, tool: tool, moves: movement{map[string]int{}, map[string]map[string]*series{}}}
 	if err := l.StartAgents(ctx, lab.AgentOptions{Acceleration: "auto"}); err != nil {
 		t.Fatal(err)
 	}

@@ -118,6 +118,23 @@ func FindAgent() (string, error) {
 		AgentBinary, strings.Join(candidates, ", "))
 }
 
+// Tool puts a program that was built beside the agent, such as ravenctl, where all hosts of the lab see it.
+func (l *Lab) Tool(name string) (path string, err error) {
+	agent, err := FindAgent()
+	if err != nil {
+		return "", err
+	}
+	content, err := os.ReadFile(filepath.Join(filepath.Dir(agent), name))
+	if err != nil {
+		return "", fmt.Errorf("%s is not beside the agent's binary; run make build: %w", name, err)
+	}
+	path = filepath.Join(l.Dir, name)
+	if err := os.WriteFile(path, content, 0o755); err != nil {
+		return "", fmt.Errorf("put %s into the lab: %w", name, err)
+	}
+	return path, nil
+}
+
 // StartAgents starts the agent on each of the nodes (none named: all) and waits until every one is ready.
 func (l *Lab) StartAgents(ctx context.Context, o AgentOptions, nodes ...string) error {
 	if len(nodes) == 0 {

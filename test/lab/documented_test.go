@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -37,19 +36,7 @@ func TestWhatTheReadmeShowsOnANodeRunsThere(t *testing.T) {
 	if _, err := l.Host("hangzhou-2/a").Ask(ctx, "tcp", netip.MustParseAddr("10.244.17.19")); err != nil {
 		t.Fatal(err)
 	}
-	tools, err := lab.FindAgent()
-	if err != nil {
-		t.Fatal(err)
-	}
-	programs := filepath.Join(l.Dir, "bin")
-	ctl, err := os.ReadFile(filepath.Join(filepath.Dir(tools), "ravenctl"))
-	if err != nil {
-		t.Fatalf("run make build: %v", err)
-	}
-	if err := os.Mkdir(programs, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(programs, "ravenctl"), ctl, 0o755); err != nil {
+	if _, err := l.Tool("ravenctl"); err != nil {
 		t.Fatal(err)
 	}
 	// What each must print, for those where more is asked than success.
@@ -70,7 +57,7 @@ func TestWhatTheReadmeShowsOnANodeRunsThere(t *testing.T) {
 			if node == "hangzhou-2" && strings.HasPrefix(line, "wg show") {
 				continue // tunnels end at gateways
 			}
-			out, err := l.Host(node).Run(ctx, "bash", "-euo", "pipefail", "-c", "export PATH="+programs+":$PATH; cd "+programs+"\n"+line)
+			out, err := l.Host(node).Run(ctx, "bash", "-euo", "pipefail", "-c", "export PATH="+l.Dir+":$PATH; cd "+l.Dir+"\n"+line)
 			if err != nil {
 				t.Errorf("on %s: %s: %v\n%s", node, line, err, out)
 			}
