@@ -160,7 +160,7 @@ func (v *veth) talk(ctx context.Context, old []net.Conn) error {
 // awaitLeft waits until the program is off the veth, and device and reason can be read everywhere.
 func (v *veth) awaitLeft(ctx context.Context, l *lab.Lab, reason string) error {
 	return lab.Await(ctx, "pod "+foreignPod+" to be left to the kernel", func(ctx context.Context) error {
-		programs, err := attached(v.node, v.dev)
+		programs, err := attached(ctx, v.node, v.dev)
 		if err != nil {
 			return err
 		}
@@ -198,7 +198,7 @@ func (v *veth) awaitAccelerated(ctx context.Context, l *lab.Lab) error {
 		return m.Sum("raven_packets_total", "program", "raven_from_pod", "verdict", "redirect"), err
 	}
 	return lab.Await(ctx, "pod "+foreignPod+" to be accelerated", func(ctx context.Context) error {
-		programs, err := attached(v.node, v.dev)
+		programs, err := attached(ctx, v.node, v.dev)
 		if err != nil {
 			return err
 		}

@@ -159,10 +159,7 @@ var Attachments = Check{
 			}
 			want := programsOf(e, l.TunnelDevice())
 			for dev, program := range want {
-				programs, err := attached(l.Host(node), dev)
-				if errors.Is(err, errNoTCX) {
-					return attachedByClsact(ctx, l)
-				}
+				programs, err := attached(ctx, l.Host(node), dev)
 				if err != nil {
 					return "", err
 				}
@@ -172,7 +169,7 @@ var Attachments = Check{
 			}
 			evidence = append(evidence, fmt.Sprintf("%s %d", node, len(want)))
 		}
-		return "tcx links: " + strings.Join(evidence, ", "), nil
+		return "attachments: " + strings.Join(evidence, ", "), nil
 	},
 }
 
@@ -191,27 +188,38 @@ func attachedByClsact(ctx context.Context, l *lab.Lab) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		out, err := l.Host(node).Run(ctx, "bpftool", "-j", "net")
-		if err != nil {
-			return "", err
-		}
-		var net []struct {
-			TC []struct{ Devname, Kind, Name string }
-		}
-		if err := json.Unmarshal([]byte(out), &net); err != nil {
-			return "", fmt.Errorf("read bpftool's listing: %w: %s", err, out)
-		}
 		for dev, program := range programsOf(e, l.TunnelDevice()) {
-			found := slices.ContainsFunc(net[0].TC, func(at struct{ Devname, Kind, Name string }) bool {
-				return at.Devname == dev && at.Kind == "clsact/ingress" && strings.HasPrefix(at.Name, program)
-			})
-			if !found {
-				return "", fmt.Errorf("%s of %s has no %s: %s", dev, node, program, out)
+			programs, err := byClsact(ctx, l.Host(node), dev)
+			if err != nil {
+				return "", err
+			}
+			if !slices.Contains(programs, program) {
+				return "", fmt.Errorf("%s of %s runs %v at its clsact ingress, want %s", dev, node, programs, program)
 			}
 			listed++
 		}
 	}
 	return fmt.Sprintf("%d clsact filters on %d nodes", listed, len(l.Nodes())), nil
+}
+
+// byClsact lists the names of the programs that bpftool shows at a device's clsact ingress.
+func byClsact(ctx context.Context, h *lab.Host, dev string) (names []string, err error) {
+	out, err := h.Run(ctx, "bpftool", "-j", "net")
+	if err != nil {
+		return nil, err
+	}
+	var net []struct {
+		TC []struct{ Devname, Kind, Name string }
+	}
+	if err := json.Unmarshal([]byte(out), &net); err != nil {
+		return nil, fmt.Errorf("read bpftool's listing on %s: %w: %s", h.Name, err, out)
+	}
+	for _, at := range net[0].TC {
+		if at.Devname == dev && at.Kind == "clsact/ingress" {
+			names = append(names, at.Name)
+		}
+	}
+	return names, nil
 }
 
 // programsOf maps the devices of a node to the programs that they run; tunnel is the gateways' tunnel device.
@@ -229,8 +237,16 @@ func programsOf(node end, tunnel string) map[string]string {
 // errNoTCX: the kernel is older than 6.6.
 var errNoTCX = errors.New("this kernel has no tcx")
 
-// attached lists the names of the tcx programs at a device's ingress.
-func attached(h *lab.Host, dev string) (names []string, err error) {
+// attached lists the names of the programs at a device's ingress: by tcx where the kernel has it, else by clsact.
+func attached(ctx context.Context, h *lab.Host, dev string) ([]string, error) {
+	names, err := byTCX(h, dev)
+	if errors.Is(err, errNoTCX) {
+		return byClsact(ctx, h, dev)
+	}
+	return names, err
+}
+
+func byTCX(h *lab.Host, dev string) (names []string, err error) {
 	l, err := h.Link(dev)
 	if err != nil {
 		return nil, err
