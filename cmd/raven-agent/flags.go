@@ -64,7 +64,7 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.ipsecCA, "vpn-ca-file", "", "file with the authorities (PEM) that sign the gateways' certificates for the ipsec driver; with --vpn-cert-file and --vpn-key-file it takes the pre-shared key's place")
 	f.StringVar(&o.ipsecCert, "vpn-cert-file", "", "file with this node's certificate (PEM, and those between it and an authority); its DNS name is the node's name")
 	f.StringVar(&o.ipsecKey, "vpn-key-file", "", "file with the private key (PEM) of --vpn-cert-file")
-	f.StringVar(&o.ipsecESP, "ipsec-esp", string(ipsec.ESPUserspace), "what encrypts IPsec: userspace (strongSwan's charon), kernel, or auto, the kernel where it can")
+	f.StringVar(&o.ipsecESP, "ipsec-esp", string(ipsec.ESPUserspace), "what encrypts IPsec where this agent starts strongSwan: userspace (charon), kernel, or auto, the kernel where it can; a charon that runs already keeps its way")
 	f.StringVar(&o.pskFile, "vpn-psk-file", "", "file that holds the pre-shared key of the ipsec driver (default: the environment's "+ipsec.SecretVariable+")")
 	f.StringVar(&o.vpnBindPort, "vpn-bind-port", "", "UDP port of the tunnel where the Gateway names none (default 4500)")
 	f.BoolVar(&o.forwardNodeIP, "forward-node-ip", true, "route the nodes' own addresses between regions, as well as pods")
@@ -144,6 +144,9 @@ func (o options) check(f *pflag.FlagSet, env func(string) string) (*settings, er
 	s.psk = env(ipsec.SecretVariable)
 	if some := o.ipsecCA + o.ipsecCert + o.ipsecKey; some != "" && (o.ipsecCA == "" || o.ipsecCert == "" || o.ipsecKey == "") {
 		bad("vpn-cert-file", "--vpn-ca-file, --vpn-cert-file and --vpn-key-file go together: name all three, or none")
+	}
+	if err := ipsec.ESP(o.ipsecESP).Check(); err != nil {
+		bad("ipsec-esp", "%v", err)
 	}
 	if o.pskFile != "" && !filepath.IsAbs(o.pskFile) {
 		bad("vpn-psk-file", "%q is not an absolute path", o.pskFile)

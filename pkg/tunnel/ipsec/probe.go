@@ -22,6 +22,15 @@ const (
 	ESPUserspace ESP = "userspace"
 )
 
+// Check is an error where the value is none of the three; empty counts as ESPUserspace.
+func (e ESP) Check() error {
+	switch e {
+	case "", ESPAuto, ESPKernel, ESPUserspace:
+		return nil
+	}
+	return fmt.Errorf("%q is none of %s, %s and %s", string(e), ESPAuto, ESPKernel, ESPUserspace)
+}
+
 // resolve chooses what encrypts; reason says why it is not the kernel.
 func (e ESP) resolve() (chosen ESP, reason error, err error) {
 	switch e {
@@ -35,7 +44,7 @@ func (e ESP) resolve() (chosen ESP, reason error, err error) {
 		}
 		return ESPKernel, nil, nil
 	}
-	return "", nil, fmt.Errorf("ESP is %q: it must be %s, %s or %s", string(e), ESPAuto, ESPKernel, ESPUserspace)
+	return "", nil, fmt.Errorf("choose what encrypts: %w", e.Check())
 }
 
 // probeKernel makes an XFRM interface and an encapsulated ESP state of each family, as a tunnel has them, in a network
