@@ -45,8 +45,9 @@ out=$work/$name
 mkdir -p "$out/images" "$out/manifests"
 cp "$dir"/images/raven-{agent,controller}.oci.tar "$out/images/"
 chart "$out"
-# Only what agents in a cluster accept: docs/design/ipsec.md.
-go run ./hack/render --repository "$REPOSITORY" --version "$VERSION" --vpn-driver wireguard manifests/install >"$out/manifests/raven-wireguard.yaml"
+for driver in ipsec wireguard; do
+	go run ./hack/render --repository "$REPOSITORY" --version "$VERSION" --vpn-driver $driver manifests/install >"$out/manifests/raven-$driver.yaml"
+done
 go run ./hack/render --repository "$REPOSITORY" --version "$VERSION" manifests/cleanup >"$out/manifests/cleanup.yaml"
 cp LICENSE CHANGELOG.md docs/install.md "$out/"
 

@@ -38,12 +38,8 @@ configure() {
 	local driver
 	driver=$(kube get configmap raven-agent-config --ignore-not-found --output 'jsonpath={.data.vpn-driver}')
 	case ${VPN_DRIVER:-$driver} in
-	wireguard) ;;
-	ipsec | libreswan | '')
-		die "the ipsec driver, which is the default, cannot be had on a cluster yet, since raven-tunnel-ds does not run strongSwan:" \
-			"VPN_DRIVER=wireguard make deploy"
-		;;
-	*) die "VPN_DRIVER is ${VPN_DRIVER:-$driver}: use wireguard or ipsec (alias libreswan)" ;;
+	ipsec | libreswan | wireguard | '') ;;
+	*) die "VPN_DRIVER is ${VPN_DRIVER:-$driver}: use ipsec (alias libreswan) or wireguard" ;;
 	esac
 	there configmap raven-cfg || kube create --filename manifests/config/switches.yaml
 	if ! there configmap raven-agent-config; then

@@ -71,7 +71,7 @@ func TestDeployRefusesAnOldKubernetesAndAnUnknownDriverBeforeItChangesAnything(t
 	}{
 		{[]string{"MINOR=29", "VPN_DRIVER=wireguard"}, "Kubernetes 1.29: Raven needs 1.30 or later"},
 		{[]string{"MINOR=", "VPN_DRIVER=wireguard"}, "cannot tell the cluster's version"},
-		{[]string{"VPN_DRIVER=openvpn"}, "use wireguard or ipsec"},
+		{[]string{"VPN_DRIVER=openvpn"}, "use ipsec (alias libreswan) or wireguard"},
 		{[]string{"KUBECTL=no-such-kubectl"}, "needs kubectl"},
 	} {
 		if out, err := s.run("deploy", c.env...); err == nil || !strings.Contains(out, c.says) {

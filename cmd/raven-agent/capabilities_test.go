@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -49,39 +50,60 @@ func (n *node) confined(set string, args ...string) *process {
 
 // The manifests' two processes, with the manifests' flags and capabilities, bring a gateway up and take it down again.
 func TestTheDaemonSetsCapabilitiesSuffice(t *testing.T) {
-	onNode(t, func(t *testing.T, n *node) {
-		before := n.kernel()
-		tunnels := n.confined(capabilities(t, "tunnel.yaml"), "tunnels")
-		tunnels.await("the process that holds tunnels", func() (bool, string) { return tunnels.logged("holds tunnels"), "" })
-		if out := n.sh("ip -br link"); strings.Contains(out, "raven") {
-			t.Errorf("a tunnel device without a request:\n%s", out)
-		}
+	for _, driver := range []struct{ name, device string }{{"ipsec", "raven-ipsec0"}, {"wireguard", "raven-wg0"}} {
+		t.Run(driver.name, func(t *testing.T) {
+			if driver.name == "ipsec" && !strongSwanThere() {
+				t.Skip("needs strongSwan (hack/install-deps.sh ipsec)")
+			}
+			onNode(t, func(t *testing.T, n *node) { capabilitiesSuffice(t, n, driver.name, driver.device) })
+		})
+	}
+}
 
-		set := capabilities(t, "agent.yaml")
-		agent := n.confined(set, "--node-name=a1", "--vpn-driver=wireguard", "--external-tunnel-process",
-			"--publish-dir="+n.manifests, "--manifests="+n.manifests)
-		agent.awaitReady()
-		agent.await("the planned state", n.planned)
-		if m := n.metrics("raven_datapath_accelerated"); m["raven_datapath_accelerated"] != 1 {
-			t.Errorf("not accelerated: %v\n%s", m, agent.log)
-		}
-		if code, body, err := n.get(10275, "/healthz"); err != nil || code != http.StatusOK {
-			t.Errorf("/healthz says %d %s, %v", code, body, err)
-		}
-		for _, complaint := range []string{"level=ERROR", "not permitted", "permission denied"} {
-			if agent.logged(complaint) {
-				t.Errorf("the agent complains:\n%s", agent.log)
+func strongSwanThere() bool {
+	_, err := os.Stat("/usr/sbin/charon-systemd")
+	return err == nil
+}
+
+func capabilitiesSuffice(t *testing.T, n *node, driver, device string) {
+	n.write("cluster.yaml", strings.ReplaceAll(manifests, "driver: wireguard", "driver: "+driver))
+	before := n.kernel()
+	tunnels := n.confined(capabilities(t, "tunnel.yaml"), "tunnels")
+	tunnels.await("the process that holds tunnels", func() (bool, string) { return tunnels.logged("IPsec daemon is ready"), "" })
+	if out := n.sh("ip -br link"); strings.Contains(out, "raven") {
+		t.Errorf("a tunnel device without a request:\n%s", out)
+	}
+
+	secret := filepath.Join(t.TempDir(), "vpn-connection-psk")
+	if err := os.WriteFile(secret, []byte("of this test"), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	set := capabilities(t, "agent.yaml")
+	agent := n.confined(set, "--node-name=a1", "--vpn-driver="+driver, "--external-tunnel-process",
+		"--vpn-psk-file="+secret, "--publish-dir="+n.manifests, "--manifests="+n.manifests)
+	agent.awaitReady()
+	agent.await("the planned state", func() (bool, string) { return n.plannedBy(device) })
+	if m := n.metrics("raven_datapath_accelerated"); m["raven_datapath_accelerated"] != 1 {
+		t.Errorf("not accelerated: %v\n%s", m, agent.log)
+	}
+	if code, body, err := n.get(10275, "/healthz"); err != nil || code != http.StatusOK {
+		t.Errorf("/healthz says %d %s, %v", code, body, err)
+	}
+	for _, p := range []*process{agent, tunnels} {
+		for _, complaint := range []string{"level=ERROR", "not permitted", "permission denied", "keep their small buffers"} {
+			if p.logged(complaint) {
+				t.Errorf("a process complains:\n%s", p.log)
 			}
 		}
-		agent.end(syscall.SIGTERM)
+	}
+	agent.end(syscall.SIGTERM)
 
-		cleanup := n.confined(set, "--cleanup", "--external-tunnel-process")
-		if err := cleanup.cmd.Wait(); err != nil {
-			t.Errorf("the cleanup: %v\n%s", err, cleanup.log)
-		}
-		if after := n.kernel(); after != before {
-			t.Errorf("the cleanup left or took something:\n%s", difference(before, after))
-		}
-		tunnels.end(syscall.SIGTERM)
-	})
+	cleanup := n.confined(set, "--cleanup", "--external-tunnel-process")
+	if err := cleanup.cmd.Wait(); err != nil {
+		t.Errorf("the cleanup: %v\n%s", err, cleanup.log)
+	}
+	if after := n.kernel(); after != before {
+		t.Errorf("the cleanup left or took something:\n%s", difference(before, after))
+	}
+	tunnels.end(syscall.SIGTERM)
 }

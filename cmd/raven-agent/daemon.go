@@ -169,21 +169,13 @@ func drivers(s *settings, log *slog.Logger) []agent.DriverChoice {
 	return []agent.DriverChoice{
 		{Name: wireguard.Name, New: encrypted},
 		{Name: plain.Name, New: clear, Refuse: refuse},
-		{Name: ipsec.Name, Refuse: refuseIPsec(s), New: func() (tunnel.Driver, error) {
+		{Name: ipsec.Name, New: func() (tunnel.Driver, error) {
 			return ipsec.New(ipsec.Options{
 				StateDir: s.stateDir, Logger: log, External: s.externalDevice, ESP: ipsec.ESP(s.ipsecESP), Secret: ipsec.Secret(s.pskFile, s.psk),
 				Certificates: ipsec.CertificateFiles(s.ipsecCA, s.ipsecCert, s.ipsecKey),
 			})
 		}},
 	}
-}
-
-// refuseIPsec: where the tunnels' process is a container of its own, that has no charon.
-func refuseIPsec(s *settings) error {
-	if s.externalDevice {
-		return errIPsecOutside
-	}
-	return nil
 }
 
 // sourceParts connect the agent to manifests or to an API server, whose clients it returns.

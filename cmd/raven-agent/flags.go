@@ -64,8 +64,8 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.ipsecCA, "vpn-ca-file", "", "file with the authorities (PEM) that sign the gateways' certificates for the ipsec driver; with --vpn-cert-file and --vpn-key-file it takes the pre-shared key's place")
 	f.StringVar(&o.ipsecCert, "vpn-cert-file", "", "file with this node's certificate (PEM, and those between it and an authority); its DNS name is the node's name")
 	f.StringVar(&o.ipsecKey, "vpn-key-file", "", "file with the private key (PEM) of --vpn-cert-file")
-	f.StringVar(&o.ipsecESP, "ipsec-esp", string(ipsec.ESPUserspace), "what encrypts IPsec where this agent starts strongSwan: userspace (charon), kernel, or auto, the kernel where it can; a charon that runs already keeps its way")
-	f.StringVar(&o.pskFile, "vpn-psk-file", "", "file that holds the pre-shared key of the ipsec driver (default: the environment's "+ipsec.SecretVariable+")")
+	f.StringVar(&o.ipsecESP, "ipsec-esp", string(ipsec.ESPUserspace), "what encrypts IPsec where this agent starts strongSwan: userspace (charon), kernel, or auto, the kernel where it can; a charon that runs already keeps its way, and with --external-tunnel-process the flag of the same name of raven-agent tunnels counts")
+	f.StringVar(&o.pskFile, "vpn-psk-file", "", "file that holds the pre-shared key of the ipsec driver (default, and as long as the file is not there: the environment's "+ipsec.SecretVariable+")")
 	f.StringVar(&o.vpnBindPort, "vpn-bind-port", "", "UDP port of the tunnel where the Gateway names none (default 4500)")
 	f.BoolVar(&o.forwardNodeIP, "forward-node-ip", true, "route the nodes' own addresses between regions, as well as pods")
 	f.BoolVar(&o.natTraversal, "nat-traversal", false, "not built: gateways behind NAT reach one another through an exposed gateway")
@@ -208,8 +208,6 @@ func (s *settings) checkCluster(f *pflag.FlagSet, bad func(flag, format string, 
 		switch {
 		case err != nil:
 			bad("vpn-driver", "%v", err)
-		case driver == ipsec.Name && s.externalDevice && !s.cleanup:
-			bad("vpn-driver", "%v", errIPsecOutside)
 		case driver == "plain" && !s.allowUnencrypted && !s.cleanup:
 			bad("vpn-driver", "%v", errPlain)
 		}
@@ -247,10 +245,6 @@ func (s *settings) checkProxy(bad func(flag, format string, args ...any)) {
 		s.cluster.ProxySources = append(s.cluster.ProxySources, ranges...)
 	}
 }
-
-// errIPsecOutside keeps a ConfigMap from taking the tunnels of a cluster whose image cannot hold them.
-var errIPsecOutside = errors.New("the ipsec driver (alias libreswan) needs strongSwan's charon, which the container that holds the " +
-	"tunnels (--external-tunnel-process) does not have yet; use wireguard")
 
 var errPlain = errors.New("the plain driver does not encrypt; use ipsec or wireguard, or add --allow-unencrypted-tunnel " +
 	"where the way between the gateways is protected otherwise")

@@ -44,7 +44,6 @@ func TestABadFlagValueIsNamedWithItsRemedy(t *testing.T) {
 		says []string
 	}{
 		{[]string{"--vpn-driver=openvpn"}, []string{"--vpn-driver", "wireguard"}},
-		{[]string{"--vpn-driver=libreswan", "--external-tunnel-process"}, []string{"charon", "use wireguard"}},
 		{[]string{"--ipsec-esp=hardware"}, []string{"--ipsec-esp", "hardware", "userspace"}},
 		{[]string{"--vpn-psk-file=secret"}, []string{"--vpn-psk-file", "absolute"}},
 		{[]string{"--vpn-driver=plain"}, []string{"does not encrypt", "--allow-unencrypted-tunnel"}},

@@ -308,11 +308,14 @@ func (n *node) kernel() string {
 }
 
 // planned is what the manifests ask for, in the kernel's words.
-func (n *node) planned() (bool, string) {
+func (n *node) planned() (bool, string) { return n.plannedBy("raven-wg0") }
+
+// plannedBy is planned with a driver's device.
+func (n *node) plannedBy(device string) (bool, string) {
 	out := n.sh(`ip route show table 9027; ip -6 route show table 9027; ip route show table 9028; ip rule; ip -br link; nft list tables`)
 	for _, want := range []string{
-		"10.2.1.0/24 dev raven-wg0", "fd00:2:1::/64 dev raven-wg0", "10.1.2.0/24 via 10.0.0.2 dev raven0",
-		"lookup 9027", "iif raven-wg0 lookup 9028", "raven0", "table inet raven",
+		"10.2.1.0/24 dev " + device, "fd00:2:1::/64 dev " + device, "10.1.2.0/24 via 10.0.0.2 dev raven0",
+		"lookup 9027", "iif " + device + " lookup 9028", "raven0", "table inet raven",
 	} {
 		if !strings.Contains(out, want) {
 			return false, "no " + want + " in\n" + out

@@ -1,33 +1,73 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ravencni/raven/pkg/datapath"
+	"github.com/ravencni/raven/pkg/tunnel/ipsec"
 	"github.com/ravencni/raven/pkg/tunnel/wireguard"
 	"github.com/ravencni/raven/pkg/version"
 )
 
+// ipsecPause is before the IPsec daemon is run again where it could not.
+const ipsecPause = time.Second
+
 // tunnelsCommand is the process of raven-tunnel-ds: it holds what must outlive every update of the agent.
 func tunnelsCommand() *cobra.Command {
-	opts := wireguard.HoldOptions{}
+	var stateDir, esp string
 	cmd := &cobra.Command{
 		Use:   "tunnels",
-		Short: "Hold userspace tunnels on behalf of an agent that runs with --external-tunnel-process",
-		Long: "Serves the userspace WireGuard device for as long as an agent with the same --state-dir asks for it; it idles\n" +
-			"on members and where the kernel has WireGuard. Ending it takes the device away.",
+		Short: "Hold tunnels on behalf of an agent that runs with --external-tunnel-process",
+		Long: "Holds strongSwan's charon and the userspace WireGuard device for as long as an agent with the same --state-dir\n" +
+			"asks for them; it idles on members. Ending it ends charon and takes the device of a tunnel in user space away.",
+		Example: "  raven-agent tunnels\n" +
+			"  raven-agent tunnels --ipsec-esp=kernel",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := ipsec.ESP(esp).Check(); err != nil {
+				return fmt.Errorf("--ipsec-esp: %w", err)
+			}
 			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-			log.Info("raven-agent holds tunnels", "version", version.String(), "state", opts.StateDir)
-			opts.Logger = log
-			return wireguard.Hold(cmd.Context(), opts)
+			log.Info("raven-agent holds tunnels", "version", version.String(), "state", stateDir)
+			ctx, stop := context.WithCancel(cmd.Context())
+			defer stop()
+			var daemon sync.WaitGroup
+			daemon.Go(func() { holdIPsec(ctx, ipsec.DaemonOptions{ESP: ipsec.ESP(esp), Logger: log}) })
+			err := wireguard.Hold(ctx, wireguard.HoldOptions{StateDir: stateDir, Logger: log})
+			stop()
+			daemon.Wait()
+			return err
 		},
 	}
-	cmd.Flags().StringVar(&opts.StateDir, "state-dir", datapath.StateDir, "the agent's folder for keys and requests")
+	cmd.Flags().StringVar(&stateDir, "state-dir", datapath.StateDir, "the agent's folder for keys and requests")
+	cmd.Flags().StringVar(&esp, "ipsec-esp", string(ipsec.ESPUserspace), "what encrypts IPsec: userspace (charon), kernel, or auto, the kernel where it can")
 	return cmd
+}
+
+// holdIPsec runs the IPsec daemon until ctx ends; where it fails, WireGuard's device stays what it is.
+func holdIPsec(ctx context.Context, o ipsec.DaemonOptions) {
+	for {
+		err := ipsec.RunDaemon(ctx, o)
+		if ctx.Err() != nil {
+			if err != nil && !errors.Is(err, context.Canceled) {
+				o.Logger.Warn("cannot clear up after IPsec", "error", err)
+			}
+			return
+		}
+		o.Logger.Error("the IPsec daemon ended and is run again", "error", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(ipsecPause):
+		}
+	}
 }
 
 // idleCommand keeps a pod whose work is done ready, in an image that has no shell.

@@ -63,7 +63,7 @@ func (o options) run(out io.Writer, kustomizations []string) error {
 const (
 	imagePrefix = "image: ravencni/"
 	imageTag    = ":latest"
-	driverLine  = "vpn-driver: wireguard"
+	driverLine  = "vpn-driver: ipsec"
 )
 
 func (o options) fill(text string) string {

@@ -26,10 +26,10 @@ func (w *world) chart() string {
 	return filepath.Join(w.root, m[1])
 }
 
-// helmInstall installs the release raven-agent as docs/install.md says.
+// helmInstall installs the release raven-agent as docs/install.md says, with the other driver than deploy.
 func helmInstall(w *world) {
 	w.label()
-	w.helm("install", "raven-agent", w.chart())
+	w.helm("install", "raven-agent", w.chart(), "--set", "vpnDriver=wireguard")
 	w.rolledOut()
 	w.agentsRun()
 	if out := w.helm("list"); !regexp.MustCompile(`(?m)^raven-agent\s+kube-system\s+1\s.*\bdeployed\b`).MatchString(out) {
@@ -49,7 +49,7 @@ func (w *world) rolledOut() {
 func helmUpgrade(w *world) {
 	old := w.agentPods()
 	w.underTraffic("upgrade", func() {
-		w.helm("upgrade", "raven-agent", w.chart(), "--set", "image.pullPolicy=Always")
+		w.helm("upgrade", "raven-agent", w.chart(), "--reuse-values", "--set", "image.pullPolicy=Always")
 		w.rolledOut()
 	})
 	now := w.agentPods()

@@ -31,10 +31,10 @@ func sleeper(name, node string) string {
 		terminationGracePeriodSeconds: 1, containers: [{name: busybox, image: busybox, command: [sleep, "100000"]}]}}`, name, node)
 }
 
-// deploy is `make deploy` as a user calls it, on the machine with kubectl's configuration.
+// deploy is `make deploy` as a user calls it, on the machine with kubectl's configuration: IPsec.
 func deploy(w *world) {
 	w.label()
-	w.make("deploy", "VPN_DRIVER=wireguard")
+	w.make("deploy")
 	w.agentsRun()
 }
 

@@ -45,7 +45,9 @@ type daemon struct {
 	log  *slog.Logger
 	host int // this process's network namespace
 
-	mu       sync.Mutex
+	mu sync.Mutex
+	// esp is what encrypts; empty until somebody wants tunnels, since to choose may load modules into the kernel.
+	esp      ESP
 	session  *session
 	want     *Desired
 	problem  string
@@ -72,12 +74,9 @@ func RunDaemon(ctx context.Context, opts DaemonOptions) (err error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	chosen, reason, err := opts.ESP.resolve()
-	if err != nil {
-		return err
+	if err := opts.ESP.Check(); err != nil {
+		return fmt.Errorf("choose what encrypts: %w", err)
 	}
-	opts.Logger.Info("IPsec encrypts", "by", chosen, "since", reason)
-	opts.ESP = chosen
 	d := &daemon{opts: opts, log: opts.Logger.With("device", opts.Device)}
 	d.host, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -189,7 +188,11 @@ func (d *daemon) apply(ctx context.Context, want Desired) (changes int, err erro
 		}
 	}
 	if d.session == nil {
-		s, err := startSession(ctx, d.opts, d.host, want.Port, d.log)
+		err := d.choose()
+		var s *session
+		if err == nil {
+			s, err = startSession(ctx, d.opts, d.esp, d.host, want.Port, d.log)
+		}
 		if err != nil {
 			d.problem = err.Error()
 			d.pause = min(max(2*d.pause, restartPause), restartMost)
@@ -210,15 +213,26 @@ func (d *daemon) apply(ctx context.Context, want Desired) (changes int, err erro
 	return changes, nil
 }
 
+// choose decides once what encrypts.
+func (d *daemon) choose() error {
+	if d.esp != "" {
+		return nil
+	}
+	chosen, reason, err := d.opts.ESP.resolve()
+	if err != nil {
+		return err
+	}
+	d.log.Info("IPsec encrypts", "by", chosen, "since", reason)
+	d.esp = chosen
+	return nil
+}
+
 // quit ends charon and takes the device away.
 func (d *daemon) quit() (changes int, err error) {
 	d.want, d.last, d.problem = nil, nil, ""
 	d.pause, d.retry = 0, time.Time{}
-	if d.session == nil && d.opts.ESP == ESPKernel {
-		return removeInterfaces(d.opts.Device) // of an earlier process
-	}
 	if d.session == nil {
-		return 0, nil
+		return removeInterfaces(d.opts.Device) // of an earlier process
 	}
 	return 1, d.endSession(true)
 }
@@ -234,5 +248,5 @@ func (d *daemon) endSession(remove bool) error {
 }
 
 func (d *daemon) report() Report {
-	return Report{Problem: d.problem, Restarts: d.restarts, ESP: d.opts.ESP, Peers: d.last}
+	return Report{Problem: d.problem, Restarts: d.restarts, ESP: d.esp, Peers: d.last}
 }

@@ -269,12 +269,14 @@ func (d *Driver) remove(ctx context.Context) (changes int, err error) {
 // Cleanup ends charon, removes the device and the driver's files.
 func (d *Driver) Cleanup(ctx context.Context) error {
 	_, err := d.remove(ctx)
+	paths := []string{filepath.Join(d.opts.StateDir, logFile), filepath.Join(d.opts.RunDir, controlSocket), d.opts.RunDir, filepath.Dir(d.opts.RunDir)}
 	if d.opts.External {
-		return err
+		if _, reportErr := d.control.report(ctx); !errors.Is(reportErr, errNoDaemon) {
+			return err // somebody else's process listens there
+		}
+		paths = paths[1:3] // what is around the run folder is a volume of the container
 	}
-	for _, path := range []string{
-		filepath.Join(d.opts.StateDir, logFile), filepath.Join(d.opts.RunDir, controlSocket), d.opts.RunDir, filepath.Dir(d.opts.RunDir),
-	} {
+	for _, path := range paths {
 		// Folders that hold something of others' stay.
 		if rmErr := os.Remove(path); rmErr != nil && !errors.Is(rmErr, fs.ErrNotExist) && !errors.Is(rmErr, fs.ErrExist) {
 			err = errors.Join(err, fmt.Errorf("clean up after IPsec: %w", rmErr))

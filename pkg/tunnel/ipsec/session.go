@@ -19,7 +19,7 @@ type session struct {
 }
 
 // startSession starts charon; port is the host's UDP port.
-func startSession(ctx context.Context, opts DaemonOptions, host, port int, log *slog.Logger) (s *session, err error) {
+func startSession(ctx context.Context, opts DaemonOptions, esp ESP, host, port int, log *slog.Logger) (s *session, err error) {
 	s = &session{dir: opts.RunDir}
 	defer func() {
 		if err != nil {
@@ -27,7 +27,7 @@ func startSession(ctx context.Context, opts DaemonOptions, host, port int, log *
 			s = nil
 		}
 	}()
-	if opts.ESP == ESPKernel {
+	if esp == ESPKernel {
 		s.port = port
 		var k *kernelESP
 		if k, err = newKernelESP(host, opts.Device, port); err != nil {
@@ -50,7 +50,7 @@ func startSession(ctx context.Context, opts DaemonOptions, host, port int, log *
 		return s, err
 	}
 	s.connections = newConnections(s.carrier.terms(), s.charon.ask, s.carrier.settled, why)
-	log.Info("charon runs", "pid", s.charon.cmd.Process.Pid, "esp", opts.ESP)
+	log.Info("charon runs", "pid", s.charon.cmd.Process.Pid, "esp", esp)
 	return s, nil
 }
 
