@@ -2,6 +2,7 @@ package ipsec
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/ravencni/raven/pkg/topology"
 	"github.com/ravencni/raven/pkg/tunnel/ipsec/vici"
 	testns "github.com/ravencni/raven/test/netns"
 )
@@ -171,7 +173,7 @@ func (g *gateway) put(want Desired) int {
 			if err != nil {
 				return err
 			}
-			if err := netlink.LinkSetUp(l); err != nil {
+			if err := errors.Join(netlink.LinkSetMTU(l, topology.IPsecMTU), netlink.LinkSetUp(l)); err != nil { // as the driver does
 				return err
 			}
 			for _, prefix := range p.Prefixes {
