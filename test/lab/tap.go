@@ -19,6 +19,7 @@ type Tap struct {
 	inRun, outRun   *ebpf.Program
 	inLink, outLink link.Link // tcx
 	qdisc           *netlink.Clsact
+	filters         []netlink.Filter // in somebody else's clsact
 }
 
 // TapCount is how many packets came into the host by the device, and how many left by it.
@@ -35,21 +36,28 @@ func (h *Host) Tap(dev string) (*Tap, error) {
 		qdisc := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
 			LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
 		}}
-		if err := h.nl.QdiscAdd(qdisc); err != nil {
+		err := h.nl.QdiscAdd(qdisc)
+		there := errors.Is(err, unix.EEXIST) // as where Raven attaches by clsact; each owner then takes its own filters away
+		switch {
+		case err == nil:
+			t.qdisc = qdisc
+		case !there:
 			return fmt.Errorf("add clsact: %w", err)
 		}
-		t.qdisc = qdisc
 		for parent, program := range map[uint32]*ebpf.Program{
 			netlink.HANDLE_MIN_INGRESS: t.inRun, netlink.HANDLE_MIN_EGRESS: t.outRun,
 		} {
-			err := h.nl.FilterAdd(&netlink.BpfFilter{
+			filter := &netlink.BpfFilter{
 				Fd: program.FD(), Name: "stranger", DirectAction: true,
 				FilterAttrs: netlink.FilterAttrs{
 					LinkIndex: index, Parent: parent, Handle: 1, Priority: 10, Protocol: unix.ETH_P_ALL,
 				},
-			})
-			if err != nil {
+			}
+			if err := h.nl.FilterAdd(filter); err != nil {
 				return fmt.Errorf("add a filter: %w", err)
+			}
+			if there {
+				t.filters = append(t.filters, filter)
 			}
 		}
 		return nil
@@ -100,11 +108,16 @@ func (t *Tap) Count() (c TapCount, err error) {
 	return c, nil
 }
 
-// Close takes the programs off, with their qdisc.
+// Close takes the programs off, with their qdisc where this made it.
 func (t *Tap) Close() (err error) {
+	for _, f := range t.filters {
+		if delErr := t.host.nl.FilterDel(f); delErr != nil {
+			err = errors.Join(err, fmt.Errorf("remove a filter on %s: %w", t.host.Name, delErr))
+		}
+	}
 	if t.qdisc != nil {
-		if err = t.host.nl.QdiscDel(t.qdisc); err != nil {
-			err = fmt.Errorf("remove clsact on %s: %w", t.host.Name, err)
+		if delErr := t.host.nl.QdiscDel(t.qdisc); delErr != nil {
+			err = errors.Join(err, fmt.Errorf("remove clsact on %s: %w", t.host.Name, delErr))
 		}
 	}
 	for _, l := range []link.Link{t.inLink, t.outLink} {

@@ -53,7 +53,8 @@ func (k *kernelESP) config(socket string) string {
 	for n := range mostIgnored {
 		ignored = append(ignored, baseName(k.device)+strconv.Itoa(n))
 	}
-	more := fmt.Sprintf("interfaces_ignore = %s\n  ignore_routing_tables = %d %d",
+	// Table 0: charon makes no rule for a table of its own, in which install_routes = no puts nothing.
+	more := fmt.Sprintf("routing_table = 0\n  interfaces_ignore = %s\n  ignore_routing_tables = %d %d",
 		strings.Join(ignored, ","), datapath.TableRemote, datapath.TableInRegion)
 	return fmt.Sprintf(charonConfig, "kernel-netlink", 0, k.port, more, socket, "")
 }

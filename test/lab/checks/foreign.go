@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cilium/ebpf/link"
+
 	"github.com/ravencni/raven/test/lab"
 )
 
@@ -46,6 +48,9 @@ var ForeignUse = Check{
 		var evidence []string
 		for _, use := range foreignUses {
 			e, err := v.try(ctx, l, use)
+			if errors.Is(err, link.ErrNotSupported) { // tcx before Linux 6.6
+				e, err = "this kernel has none", nil
+			}
 			if err != nil {
 				return "", fmt.Errorf("%s: %w", use.name, err)
 			}
