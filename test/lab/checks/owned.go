@@ -103,6 +103,13 @@ func (o owned) comesBack(ctx context.Context, l *lab.Lab, m *lab.Monitor) error 
 	if len(late) > 0 {
 		return fmt.Errorf("before it was removed there came: %s", strings.Join(late, "; "))
 	}
+	// An address takes the routes along that send from it; they come back after it.
+	var routes map[string]lab.Kernel
+	if o.label == "[ADDR]" {
+		if routes, err = routesOf(ctx, l); err != nil {
+			return err
+		}
+	}
 	if _, err := h.Run(ctx, "sh", "-c", o.remove(line)); err != nil {
 		return err
 	}
@@ -110,6 +117,13 @@ func (o owned) comesBack(ctx context.Context, l *lab.Lab, m *lab.Monitor) error 
 		now, err := o.find(ctx, h)
 		if err == nil && !sameObject(now, line) {
 			err = fmt.Errorf("%q came back as %q", line, now)
+		}
+		if err != nil || routes == nil {
+			return err
+		}
+		withIt, err := routesOf(ctx, l)
+		if diff := routes[o.node].Diff(withIt[o.node]); err == nil && diff != "" {
+			err = fmt.Errorf("its routes have not come back:\n%s", diff)
 		}
 		return err
 	})
