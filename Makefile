@@ -131,14 +131,14 @@ test-lab: build ## Test the real agents in the lab: regions in network namespace
 test-kernels: build ## Boot Debian's 6.1 and 6.12 under QEMU, test there and print what passed (root; an hour or more)
 	$(as_root)
 	@hack/install-deps.sh test kernels ipsec
-	CGO_ENABLED=0 go test -c -o bin/ ./bpf ./pkg/datapath/accel ./pkg/tunnel/wireguard ./pkg/tunnel/ipsec ./pkg/tunnel/conformance
+	CGO_ENABLED=0 go test -c -o bin/ ./bpf ./pkg/datapath/accel ./pkg/tunnel/wireguard ./pkg/tunnel/ipsec ./pkg/tunnel/conformance ./test/lab
 	@bin/raven-kernels test $(KERNELSFLAGS)
 
 .PHONY: test-ipsec
 test-ipsec: ## Test the IPsec driver with strongSwan's charon between network namespaces (root, about 2 minutes)
 	$(as_root)
 	@hack/install-deps.sh test ipsec
-	RAVEN_TEST_IPSEC=1 go test -race -count=1 -timeout 10m $(TESTFLAGS) ./pkg/tunnel/ipsec/...
+	RAVEN_TEST_IPSEC=1 RAVEN_TEST_IPSEC_ESP=userspace go test -race -count=1 -timeout 10m $(TESTFLAGS) ./pkg/tunnel/ipsec/...
 	RAVEN_TEST_DRIVERS=wireguard-userspace,ipsec-userspace go test -race -count=1 -timeout 10m $(TESTFLAGS) ./pkg/tunnel/conformance
 
 .PHONY: test-faults
@@ -153,7 +153,7 @@ without := bad-input
 test-lab-ipsec: build ## Run the lab's checks with IPsec (root, some minutes)
 	$(as_root)
 	@hack/install-deps.sh test ipsec
-	bin/raven-lab check --vpn-driver=ipsec $$(bin/raven-lab check | awk '$$1 !~ /^($(without))$$/ { print $$1 }')
+	bin/raven-lab check --vpn-driver=ipsec --agent-flag=--ipsec-esp=userspace $$(bin/raven-lab check | awk '$$1 !~ /^($(without))$$/ { print $$1 }')
 	RAVEN_TEST_IPSEC=1 go test -race -count=1 -timeout 10m $(TESTFLAGS) -run '^TestSwitching' ./test/lab
 
 e2e_images := dist/e2e

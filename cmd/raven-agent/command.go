@@ -145,6 +145,6 @@ func ipsecCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&opts.Device, "device", ipsec.DefaultDevice, "name of the tunnel device")
 	cmd.Flags().StringVar(&opts.RunDir, "run-dir", ipsec.DefaultRunDir, "folder of the sockets")
-	cmd.Flags().StringVar((*string)(&opts.ESP), "esp", string(ipsec.ESPUserspace), "what encrypts: kernel, userspace (charon), or auto, the kernel where it can")
+	cmd.Flags().StringVar((*string)(&opts.ESP), "esp", string(ipsec.ESPAuto), "what encrypts: kernel, userspace (charon), or auto, the kernel where it can")
 	return cmd
 }

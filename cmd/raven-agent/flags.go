@@ -64,7 +64,7 @@ func (o *options) register(f *pflag.FlagSet) {
 	f.StringVar(&o.ipsecCA, "vpn-ca-file", "", "file with the authorities (PEM) that sign the gateways' certificates for the ipsec driver; with --vpn-cert-file and --vpn-key-file it takes the pre-shared key's place")
 	f.StringVar(&o.ipsecCert, "vpn-cert-file", "", "file with this node's certificate (PEM, and those between it and an authority); its DNS name is the node's name")
 	f.StringVar(&o.ipsecKey, "vpn-key-file", "", "file with the private key (PEM) of --vpn-cert-file")
-	f.StringVar(&o.ipsecESP, "ipsec-esp", string(ipsec.ESPUserspace), "what encrypts IPsec where this agent starts strongSwan: userspace (charon), kernel, or auto, the kernel where it can; a charon that runs already keeps its way, and with --external-tunnel-process the flag of the same name of raven-agent tunnels counts")
+	f.StringVar(&o.ipsecESP, "ipsec-esp", string(ipsec.ESPAuto), "what encrypts IPsec where this agent starts strongSwan: kernel, userspace (charon), or auto, the kernel where it can; a charon that runs already keeps its way, and with --external-tunnel-process the flag of the same name of raven-agent tunnels counts")
 	f.StringVar(&o.pskFile, "vpn-psk-file", "", "file that holds the pre-shared key of the ipsec driver (default, and as long as the file is not there: the environment's "+ipsec.SecretVariable+")")
 	f.StringVar(&o.vpnBindPort, "vpn-bind-port", "", "UDP port of the tunnel where the Gateway names none (default 4500)")
 	f.BoolVar(&o.forwardNodeIP, "forward-node-ip", true, "route the nodes' own addresses between regions, as well as pods")

@@ -28,7 +28,7 @@ func tunnelsCommand() *cobra.Command {
 		Long: "Holds strongSwan's charon and the userspace WireGuard device for as long as an agent with the same --state-dir\n" +
 			"asks for them; it idles on members. Ending it ends charon and takes the device of a tunnel in user space away.",
 		Example: "  raven-agent tunnels\n" +
-			"  raven-agent tunnels --ipsec-esp=kernel",
+			"  raven-agent tunnels --ipsec-esp=userspace",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := ipsec.ESP(esp).Check(); err != nil {
@@ -47,7 +47,7 @@ func tunnelsCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&stateDir, "state-dir", datapath.StateDir, "the agent's folder for keys and requests")
-	cmd.Flags().StringVar(&esp, "ipsec-esp", string(ipsec.ESPUserspace), "what encrypts IPsec: userspace (charon), kernel, or auto, the kernel where it can")
+	cmd.Flags().StringVar(&esp, "ipsec-esp", string(ipsec.ESPAuto), "what encrypts IPsec: userspace (charon), kernel, or auto, the kernel where it can")
 	return cmd
 }
 

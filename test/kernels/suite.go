@@ -33,6 +33,7 @@ const (
 	DriverNone      = "-"
 	DriverWireGuard = "wireguard (kernel)"
 	DriverIPsec     = "ipsec (kernel)"
+	DriverBoth      = "both (kernel)"
 )
 
 // LabChecks are the lab's checks: raven-lab check lists them.
@@ -70,6 +71,9 @@ func Suites(bin, tree string) []Suite {
 	kernelIPsec := tests("ipsec.test", "pkg/tunnel/ipsec", 30*time.Minute,
 		"-test.run", "^(TestTwoGateways|TestRenewing|TestCharonsDeath|TestStatesGrow|TestWhatADeadCharon|TestEachPeerHas|TestTheDriver|TestAHundred)")
 	kernelIPsec.Env = []string{"RAVEN_TEST_IPSEC=1", "RAVEN_TEST_IPSEC_ESP=kernel", drivers.SlowVariable + "=1"}
+	switching := tests("lab.test", "test/lab", 30*time.Minute, "-test.run", "^TestSwitching")
+	switching.Env = []string{"RAVEN_TEST_IPSEC=1", drivers.SlowVariable + "=1"}
+	switching.Memory, switching.Modules = 2048, []string{"wireguard", "vxlan", "tun", "nf_conntrack"}
 	// What a packet costs is no question to an emulated processor.
 	packets := tests("bpf.test", "bpf", 30*time.Minute, "-test.skip", verifierTest+"|^TestCostOfEachProgramPerPacket$|^TestGateOf")
 	packets.Env = []string{SmallMapsVariable + "=1"}
@@ -82,6 +86,7 @@ func Suites(bin, tree string) []Suite {
 		{Name: "conformance", Driver: DriverIPsec, Checks: drivers.Behaviours, Job: conformance("ipsec-kernel"), read: readSubtests},
 		{Name: "driver", Driver: DriverWireGuard, Job: kernelWireGuard},
 		{Name: "driver", Driver: DriverIPsec, Job: kernelIPsec},
+		{Name: "switching", Driver: DriverBoth, Job: switching},
 		{Name: "lab", Driver: DriverWireGuard, Checks: LabChecks, Job: lab("wireguard", LabChecks...), read: readLab},
 		{Name: "lab", Driver: DriverIPsec, Checks: byIPsec, Job: lab("ipsec", byIPsec...), read: readLab},
 		{Name: "lab, not by IPsec", Driver: DriverIPsec, Checks: []string{notByIPsec},

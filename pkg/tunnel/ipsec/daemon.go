@@ -33,7 +33,7 @@ type DaemonOptions struct {
 	Device string
 	// RunDir is the folder of the sockets; empty means /run/raven/ipsec.
 	RunDir string
-	// ESP says what encrypts; empty means ESPUserspace.
+	// ESP says what encrypts; empty means ESPAuto.
 	ESP ESP
 	// Logger; nil means slog's default. charon's own words are logged at level debug.
 	Logger *slog.Logger

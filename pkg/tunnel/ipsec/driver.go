@@ -48,7 +48,7 @@ type Options struct {
 	// Command starts the daemon, which must call RunDaemon for Device and RunDir; empty means the running executable with
 	// the arguments ipsec-daemon --device <Device> --run-dir <RunDir>.
 	Command []string
-	// ESP says what encrypts, to a daemon that the driver starts; empty means ESPUserspace.
+	// ESP says what encrypts, to a daemon that the driver starts; empty means ESPAuto.
 	ESP ESP
 	// External: the daemon is somebody else's, such as a container of its own. The driver then neither starts nor ends it.
 	External bool

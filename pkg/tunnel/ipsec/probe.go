@@ -22,7 +22,7 @@ const (
 	ESPUserspace ESP = "userspace"
 )
 
-// Check is an error where the value is none of the three; empty counts as ESPUserspace.
+// Check is an error where the value is none of the three; empty counts as ESPAuto.
 func (e ESP) Check() error {
 	switch e {
 	case "", ESPAuto, ESPKernel, ESPUserspace:
@@ -36,9 +36,7 @@ func (e ESP) resolve() (chosen ESP, reason error, err error) {
 	switch e {
 	case ESPKernel, ESPUserspace:
 		return e, nil, nil
-	case "":
-		return ESPUserspace, nil, nil
-	case ESPAuto:
+	case "", ESPAuto:
 		if reason = probeKernel(); reason != nil {
 			return ESPUserspace, reason, nil
 		}
