@@ -38,7 +38,7 @@ var SwitchDrivers = Check{
 			err = errors.Join(err, l.ConfigureDriver(driver), awaitOnly(ctx, l, driver))
 			evidence = append(evidence, fmt.Sprintf("%s alone after %.1f s", driver, time.Since(began).Seconds()))
 			for _, p := range probers {
-				err = errors.Join(err, p.AwaitAnswers(ctx, 100))
+				err = errors.Join(err, p.AwaitAnswers(ctx, int(time.Second/pingEvery)))
 			}
 		}
 		for _, p := range probers {
