@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -43,9 +42,6 @@ var LabChecks = []string{
 	"owned-come-back", "survive-kill", "snapshot-start", "says-baseline", "vxlan-xdp", "handshake-flood", "foreign-use", "repair-routes",
 }
 
-// notByIPsec is the one that sees each lost packet where a change of prefixes costs a few by design (docs/design/ipsec.md).
-const notByIPsec = "bad-input"
-
 // Suites are all, in the order in which they run. Programs lie in bin, sources in tree.
 func Suites(bin, tree string) []Suite {
 	tests := func(name, pkg string, limit time.Duration, args ...string) *Job {
@@ -61,7 +57,6 @@ func Suites(bin, tree string) []Suite {
 		return &Job{Command: command, Dir: tree, Memory: 2048, Limit: 3 * time.Hour,
 			Modules: []string{"wireguard", "vxlan", "tun", "nfnetlink_queue"}, Env: []string{drivers.SlowVariable + "=1"}}
 	}
-	byIPsec := slices.DeleteFunc(slices.Clone(LabChecks), func(name string) bool { return name == notByIPsec })
 	conformance := func(driver string, modules ...string) *Job {
 		job := tests("conformance.test", "pkg/tunnel/conformance", 30*time.Minute, "-test.run", "^TestEveryDriver$")
 		job.Env = []string{drivers.Variable + "=" + driver, drivers.SlowVariable + "=1"}
@@ -88,9 +83,7 @@ func Suites(bin, tree string) []Suite {
 		{Name: "driver", Driver: DriverIPsec, Job: kernelIPsec},
 		{Name: "switching", Driver: DriverBoth, Job: switching},
 		{Name: "lab", Driver: DriverWireGuard, Checks: LabChecks, Job: lab("wireguard", LabChecks...), read: readLab},
-		{Name: "lab", Driver: DriverIPsec, Checks: byIPsec, Job: lab("ipsec", byIPsec...), read: readLab},
-		{Name: "lab, not by IPsec", Driver: DriverIPsec, Checks: []string{notByIPsec},
-			Reason: "it sees each lost packet, and a change of a peer's prefixes costs a few by IPsec's design"},
+		{Name: "lab", Driver: DriverIPsec, Checks: LabChecks, Job: lab("ipsec", LabChecks...), read: readLab},
 	}
 }
 

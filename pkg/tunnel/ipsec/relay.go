@@ -32,6 +32,9 @@ type relay struct {
 	log     *slog.Logger
 	outside *os.File
 	ended   sync.WaitGroup
+	done    chan struct{}
+	// early keeps what comes before charon can read it.
+	early *early
 
 	mu   sync.RWMutex
 	port int
@@ -49,14 +52,19 @@ type answer struct {
 
 // newRelay serves outside, a non-blocking TUN file, which it takes over.
 func newRelay(outside int, log *slog.Logger) *relay {
-	r := &relay{log: log, outside: os.NewFile(uintptr(outside), outsideDevice), answers: map[netip.AddrPort]answer{}}
+	r := &relay{
+		log: log, outside: os.NewFile(uintptr(outside), outsideDevice), answers: map[netip.AddrPort]answer{}, done: make(chan struct{}),
+	}
+	r.early = newEarly(func(packet []byte) { _, _ = r.outside.Write(packet) }) // fails where the relay is being closed
 	r.ended.Go(r.sendAll)
+	r.ended.Go(func() { r.early.watch(r.done) })
 	return r
 }
 
 // close ends the relay and waits for its goroutines.
 func (r *relay) close() error {
 	err := errors.Join(r.listen(context.Background(), 0), r.outside.Close())
+	close(r.done)
 	r.ended.Wait()
 	return err
 }
@@ -161,10 +169,8 @@ func (r *relay) receiveAll(c *net.UDPConn, six bool) {
 		}
 		from = netip.AddrPortFrom(from.Addr().Unmap().WithZone(""), from.Port())
 		r.remember(from, oob[:oobn], six)
-		packet := buildUDP(buffer[:headroom+n], from, netip.AddrPortFrom(inside, natPort))
-		if _, err := r.outside.Write(packet); errors.Is(err, os.ErrClosed) {
-			return
-		}
+		number := associationOf(buffer[headroom : headroom+n])
+		r.early.take(number, buildUDP(buffer[:headroom+n], from, netip.AddrPortFrom(inside, natPort)))
 	}
 }
 

@@ -17,6 +17,9 @@ type userspace struct {
 	device    string
 	addresses []netip.Addr
 	log       *slog.Logger
+	socket    string // charon's, for VICI
+	// events is what tells the relay of charon's associations; nil before charon is ready.
+	events *events
 }
 
 // newUserspace makes charon's device appear as device in the namespace host.
@@ -31,12 +34,17 @@ func newUserspace(host int, device string, log *slog.Logger) (*userspace, error)
 }
 
 func (u *userspace) config(socket string) string {
+	u.socket = socket
 	return fmt.Sprintf(charonConfig, "kernel-libipsec kernel-netlink", 500, natPort, "", socket, "kernel-libipsec {\n      allow_peer_ts = yes\n    }")
 }
 
 func (u *userspace) ready(pid int) error {
 	if sockets, err := widenAll(pid); err != nil || sockets == 0 {
 		u.log.Warn("charon's UDP sockets keep their small buffers, and packets are lost where processors are busy", "sockets", sockets, "error", err)
+	}
+	var err error
+	if u.events, err = listenToEvents(u.socket, u.relay.early, u.log); err != nil {
+		return err
 	}
 	return u.releaseDevice(u.host, u.device)
 }
@@ -65,4 +73,6 @@ func (u *userspace) settled(string) error { return nil }
 
 func (u *userspace) terms() terms { return terms{local: insideAddresses, port: natPort} }
 
-func (u *userspace) close(bool) error { return errors.Join(u.relay.close(), u.enclave.close()) }
+func (u *userspace) close(bool) error {
+	return errors.Join(u.events.close(), u.relay.close(), u.enclave.close())
+}

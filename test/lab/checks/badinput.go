@@ -19,6 +19,8 @@ type badInput struct {
 	manifest string
 	// object, or a part of its name, and reason by which it must be reported.
 	object, reason string
+	// byIPsec is the reason where the regions' driver is ipsec; empty: the same.
+	byIPsec string
 }
 
 // badNode is a node of region hangzhou.
@@ -43,15 +45,15 @@ status:
 func cidrs(c string) string { return fmt.Sprintf("\n  podCIDR: %q\n  podCIDRs: [%q]", c, c) }
 
 var badInputs = []badInput{
-	{"a node without podCIDR", badNode("bad-1", "172.16.2.201", " {}"), "Node/bad-1", "MissingPodCIDR"},
-	{"a malformed CIDR", badNode("bad-1", "172.16.2.201", cidrs("10.244.300.0/24")), "Node/bad-1", "MalformedCIDR"},
-	{"an IPv6 prefix on a node without IPv6", badNode("bad-1", "172.16.2.201", cidrs("fd00:10:244:99::/64")),
-		"Node/bad-1", "PrefixFamilyMismatch"},
-	{"an IPv6-only node in an IPv4 region", badNode("bad-1", "fd00:172:16:2::201", cidrs("fd00:10:244:99::/64")),
-		"Node/bad-1", "NodeFamilyMismatch"},
-	{"two nodes of one region with the same address", badNode("bad-1", "172.16.2.201", cidrs("10.244.98.0/24")) + "---\n" +
-		badNode("bad-2", "172.16.2.201", cidrs("10.244.99.0/24")), "Node/bad-2", "DuplicateNodeIP"},
-	{"a Gateway whose endpoint names no node", `apiVersion: raven.openyurt.io/v1beta1
+	{name: "a node without podCIDR", manifest: badNode("bad-1", "172.16.2.201", " {}"), object: "Node/bad-1", reason: "MissingPodCIDR"},
+	{name: "a malformed CIDR", manifest: badNode("bad-1", "172.16.2.201", cidrs("10.244.300.0/24")), object: "Node/bad-1", reason: "MalformedCIDR"},
+	{name: "an IPv6 prefix on a node without IPv6", manifest: badNode("bad-1", "172.16.2.201", cidrs("fd00:10:244:99::/64")),
+		object: "Node/bad-1", reason: "PrefixFamilyMismatch"},
+	{name: "an IPv6-only node in an IPv4 region", manifest: badNode("bad-1", "fd00:172:16:2::201", cidrs("fd00:10:244:99::/64")),
+		object: "Node/bad-1", reason: "NodeFamilyMismatch"},
+	{name: "two nodes of one region with the same address", manifest: badNode("bad-1", "172.16.2.201", cidrs("10.244.98.0/24")) + "---\n" +
+		badNode("bad-2", "172.16.2.201", cidrs("10.244.99.0/24")), object: "Node/bad-2", reason: "DuplicateNodeIP"},
+	{name: "a Gateway whose endpoint names no node", manifest: `apiVersion: raven.openyurt.io/v1beta1
 kind: Gateway
 metadata:
   name: gw-bad
@@ -60,8 +62,8 @@ spec:
     - nodeName: nobody
       type: tunnel
       underNAT: true
-`, "Gateway/gw-bad", "EndpointNodeNotFound"},
-	{"a peer with a bad key", `apiVersion: raven.openyurt.io/v1beta1
+`, object: "Gateway/gw-bad", reason: "EndpointNodeNotFound"},
+	{name: "a peer with a bad key, or with another driver", manifest: `apiVersion: raven.openyurt.io/v1beta1
 kind: Gateway
 metadata:
   name: gw-bad
@@ -84,8 +86,8 @@ status:
       publicKey: not a key
 ---
 ` + strings.ReplaceAll(badNode("bad-1", "172.16.9.201", cidrs("10.244.99.0/24")), "gw-hangzhou", "gw-bad"),
-		"TunnelEndpoint/bad-1", "PeerKeyInvalid"},
-	{"YAML that does not parse", "kind: [Gateway\n", "bad.yaml", "NotParsed"},
+		object: "TunnelEndpoint/bad-1", reason: "PeerKeyInvalid", byIPsec: "PeerDriverMismatch"},
+	{name: "YAML that does not parse", manifest: "kind: [Gateway\n", object: "bad.yaml", reason: "NotParsed"},
 }
 
 // BadInput puts each bad input into the manifests folder alone: everything else goes on without a lost packet, and the
@@ -113,6 +115,9 @@ var BadInput = Check{
 			probers = append(probers, p)
 		}
 		for _, b := range badInputs {
+			if b.byIPsec != "" && l.Options().Driver == "ipsec" {
+				b.reason = b.byIPsec
+			}
 			if err := errors.Join(b.run(ctx, l), unharmed(ctx, probers)); err != nil {
 				return "", fmt.Errorf("%s: %w", b.name, err)
 			}

@@ -90,6 +90,47 @@ func (c *Conn) Stream(
 	return answer, err
 }
 
+// Listen calls each for every event of these names until ctx ends, which is no error, and confirmed once charon has said that
+// it tells. The connection is of no use afterwards.
+func (c *Conn) Listen(ctx context.Context, names []string, confirmed func(), each func(name string, m *Message)) error {
+	defer context.AfterFunc(ctx, func() { _ = c.c.SetDeadline(time.Unix(1, 0)) })()
+	c.broken = errors.New("it listens to events")
+	err := c.listen(names, confirmed, each)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("listen to charon's events: %w", err)
+}
+
+func (c *Conn) listen(names []string, confirmed func(), each func(name string, m *Message)) error {
+	for _, name := range names {
+		// What comes of the first before the others are confirmed belongs to nothing that the caller has asked for yet.
+		if err := c.subscribe(eventRegister, name, nil); err != nil {
+			return err
+		}
+	}
+	confirmed()
+	for {
+		kind, body, err := c.packet()
+		if err != nil {
+			return err
+		}
+		if kind != event {
+			return fmt.Errorf("an unexpected packet of type %d came", kind)
+		}
+		r := reader{rest: body}
+		name, err := r.name()
+		if err != nil {
+			return err
+		}
+		m, err := Decode(r.rest)
+		if err != nil {
+			return err
+		}
+		each(name, m)
+	}
+}
+
 func (c *Conn) exchange(command, name string, body []byte, each func(*Message)) (*Message, error) {
 	if name != "" {
 		if err := c.subscribe(eventRegister, name, each); err != nil {
