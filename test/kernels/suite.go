@@ -64,7 +64,7 @@ func Suites(bin, tree string) []Suite {
 		return job
 	}
 	kernelIPsec := tests("ipsec.test", "pkg/tunnel/ipsec", 30*time.Minute,
-		"-test.run", "^(TestTwoGateways|TestRenewing|TestCharonsDeath|TestStatesGrow|TestWhatADeadCharon|TestEachPeerHas|TestTheDriver|TestAHundred)")
+		"-test.run", "^(TestTwoGateways|TestRenewing|TestCharonsDeath|TestStatesGrow|TestWhatADeadCharon|TestEachPeerHas|TestAKernelsEnd|TestTheDriver|TestAHundred)")
 	kernelIPsec.Env = []string{"RAVEN_TEST_IPSEC=1", "RAVEN_TEST_IPSEC_ESP=kernel", drivers.SlowVariable + "=1"}
 	switching := tests("lab.test", "test/lab", 30*time.Minute, "-test.run", "^TestSwitching")
 	switching.Env = []string{"RAVEN_TEST_IPSEC=1", drivers.SlowVariable + "=1"}

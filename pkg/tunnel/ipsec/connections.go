@@ -274,6 +274,16 @@ func (c *connections) keepPeer(ctx context.Context, v *vici.Conn, p DesiredPeer,
 	if underway || !established && !p.Dial || len(selectors) == 0 {
 		return nil
 	}
+	// Prefixes that were changed and changed back: charon makes no second association like one that is there, but sends by
+	// the newest all the same.
+	for i, old := range installed {
+		if i > 0 && sameSelectors(old.remote, selectors) {
+			if installed[0].age < supersededAfter {
+				return nil // what is under way may still come by the older one
+			}
+			return terminate(ctx, v, "child-id", strconv.Itoa(old.number))
+		}
+	}
 	a := c.attempts[p.Node]
 	if now.Before(a.next) {
 		return nil

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -67,6 +68,7 @@ func TestPrefixesComeAndGoWithoutCostToOthers(t *testing.T) {
 		east.start()
 		west.start()
 		wantEast.Addresses = addresses("10.1.0.1", "fd00:1::1", "10.3.0.1")
+		wantWest.Addresses = addresses("10.2.0.1", "fd00:2::1", "10.4.0.1")
 		east.put(wantEast)
 		west.put(wantWest)
 		east.addAddress("10.3.0.1/32")
@@ -91,6 +93,20 @@ func TestPrefixesComeAndGoWithoutCostToOthers(t *testing.T) {
 				}
 				return nil
 			})
+			// There and back within a moment at the end that dials: the older one of two is right, and nobody else ends it.
+			first := east.associations()
+			for i, set := range [][]netip.Prefix{prefixes("10.2.0.0/16", "fd00:2::/64", "10.4.0.0/16"), wantEast.Peers[0].Prefixes} {
+				want := wantEast
+				want.Peers = slices.Clone(wantEast.Peers)
+				want.Peers[0].Prefixes = set
+				east.put(want)
+				east.await("a renewal", func() error {
+					if now := east.associations(); now.child < first.child+i+1 {
+						return fmt.Errorf("numbers were %+v and are %+v", first, now)
+					}
+					return nil
+				})
+			}
 		}
 		for _, s := range []*stream{there, back} {
 			lost, of, slowest := s.end()

@@ -59,6 +59,8 @@ type gateway struct {
 	dir  string
 	cmd  *exec.Cmd
 	done chan struct{}
+	// env is added to the daemon's environment.
+	env []string
 	control
 }
 
@@ -109,6 +111,7 @@ func (g *gateway) start() {
 	defer log.Close()
 	g.cmd = exec.Command("/proc/self/exe", "ipsec-daemon", g.dir)
 	g.cmd.Stdout, g.cmd.Stderr = log, log
+	g.cmd.Env = append(os.Environ(), g.env...)
 	g.do(g.cmd.Start)
 	g.done = make(chan struct{})
 	go func(cmd *exec.Cmd, done chan struct{}) {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -190,4 +191,67 @@ func TestEachPeerHasADeviceOfItsOwn(t *testing.T) {
 			return err
 		})
 	})
+}
+
+// TestAKernelsEndAndAUserspaceEndAgree has one end whose kernel encrypts and one whose charon does, as in a cluster of several kernels. The
+// latter's prefixes come and go meanwhile.
+func TestAKernelsEndAndAUserspaceEndAgree(t *testing.T) {
+	needsKernel(t)
+	for _, inUserspace := range []string{"east", "west"} {
+		t.Run(inUserspace+" in user space", func(t *testing.T) {
+			testns.Run(t, func(t *testing.T) {
+				east, west, wantEast, wantWest := pair(t)
+				wantEast.Addresses = append(wantEast.Addresses, addresses("10.3.0.1")...)
+				wantWest.Addresses = append(wantWest.Addresses, addresses("10.4.0.1")...)
+				mixed, want := east, &wantEast
+				if inUserspace == "west" {
+					mixed, want = west, &wantWest
+				}
+				mixed.env = []string{"RAVEN_TEST_IPSEC_ESP=userspace"}
+				east.start()
+				west.start()
+				west.put(wantWest)
+				east.put(wantEast)
+				east.awaitUp("west")
+				west.awaitUp("east")
+				for _, args := range [][]string{{"-I", "10.1.0.1", "10.2.0.1"}, {"-I", "fd00:1::1", "fd00:2::1"}, {"-M", "do", "-s", "1372", "-I", "10.1.0.1", "10.2.0.1"}} {
+					east.awaitPing(args...)
+				}
+				there := newStream(t, east, "10.1.0.1", west, "10.2.0.1", 50)
+				back := newStream(t, west, "10.2.0.1", east, "10.1.0.1", 50)
+				less := want.Peers[0].Prefixes
+				want.Peers[0].Prefixes = append(prefixes("10.3.0.0/16", "10.4.0.0/16"), less...)
+				first := mixed.associations()
+				mixed.put(*want)
+				renewed := func(atLeast int) {
+					mixed.await("a renewal", func() error {
+						if now := mixed.associations(); now.child < atLeast {
+							return fmt.Errorf("the newest is number %d", now.child)
+						}
+						return nil
+					})
+				}
+				renewed(first.child + 1)
+				want.Peers[0].Prefixes = less
+				mixed.put(*want)
+				renewed(first.child + 2)
+				for _, s := range []*stream{there, back} {
+					if lost, of, _ := s.end(); lost > 0 || of < 10 {
+						t.Errorf("lost %d of %d datagrams", lost, of)
+					}
+				}
+				// What both ends agree on suits both: neither renews without a change.
+				settled, began := east.associations(), time.Now()
+				east.await("twice the pause between two attempts to pass", func() error {
+					if waited := time.Since(began); waited < 2*redialPause {
+						return fmt.Errorf("%v have", waited)
+					}
+					return nil
+				})
+				if now := east.associations(); now.child > settled.child+1 || now.ike != settled.ike {
+					t.Errorf("without any change the numbers went from %+v to %+v", settled, now)
+				}
+			})
+		})
+	}
 }
