@@ -49,7 +49,7 @@ func Suites(bin, tree string) []Suite {
 			Modules: []string{"nf_conntrack", "tun"}, Limit: limit}
 	}
 	kernelWireGuard := tests("wireguard.test", "pkg/tunnel/wireguard", 30*time.Minute,
-		"-test.run", "^(TestTwoGatewaysExchange|TestTwoEdgesBehindNAT|TestALearnedEndpointThatMoves|TestARestartedAgent)")
+		"-test.run", "^(TestTwoGatewaysExchange|TestTwoEdgesBehindNAT|TestALearnedEndpointThatMoves|TestARestartedAgent|TestAHundred)")
 	kernelWireGuard.Env = []string{"RAVEN_TEST_WIREGUARD=kernel"}
 	lab := func(driver string, checks ...string) *Job {
 		command := append([]string{filepath.Join(bin, "raven-lab"), "check", "--report", "--vpn-driver=" + driver,

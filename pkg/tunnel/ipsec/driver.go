@@ -199,7 +199,8 @@ func (d *Driver) ensureDaemon(ctx context.Context) (changes int, err error) {
 		return 0, err
 	}
 	if d.opts.External {
-		return 0, fmt.Errorf("%w: see that the process which holds the tunnels (DaemonSet raven-tunnel-ds) runs on this node", errNoDaemon)
+		return 0, fmt.Errorf("%w: see that the process which holds the tunnels (DaemonSet raven-tunnel-ds) runs on this node; "+
+			"a pod that an older version started has to be deleted", errNoDaemon)
 	}
 	log := filepath.Join(d.opts.StateDir, logFile)
 	cmd, err := detached.Start(d.opts.Command, log)
