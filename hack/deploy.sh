@@ -49,9 +49,19 @@ configure() {
 	fi
 }
 
+# The controller makes the Secret where there is none, but one that comes after the agents have begun reaches them a minute
+# later, and their tunnels wait for it.
+share_key() {
+	! there secret raven-agent-secret || return 0
+	kube create --filename - <<-END || there secret raven-agent-secret
+		{apiVersion: v1, kind: Secret, metadata: {name: raven-agent-secret}, stringData: {vpn-connection-psk: "$(head -c 32 /dev/urandom | base64)"}}
+	END
+}
+
 deploy() {
 	check_cluster deploy
 	configure
+	share_key
 	kube delete job raven-cleanup --ignore-not-found # of an earlier life: nodes are clean no longer
 	render manifests | apply
 	"$KUBECTL" wait --for=condition=Established --timeout=60s crd/gateways.raven.openyurt.io crd/tunnelendpoints.raven.openyurt.io

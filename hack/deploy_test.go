@@ -21,10 +21,14 @@ echo "$*" >>calls
 case "$*" in
 "get --raw /version") echo "{\"major\": \"1\", \"minor\": \"$MINOR\"}" ;;
 "get configmap raven-agent-config "*jsonpath*) sed -n 's/^  vpn-driver: //p' raven-agent-config 2>/dev/null || true ;;
+"get secret "*) [[ ! -e secret ]] || echo "secret/$3" ;;
 "get configmap "*) [[ ! -e $3 ]] || echo "configmap/$3" ;;
 "get daemonset "* | "get deployment "*"--output name") [[ " $THERE " != *" $3 "* ]] || echo "$2/$3" ;;
 "get job raven-cleanup "*succeeded*) [[ " $THERE " != *" raven-cleanup "* ]] || echo 1 ;;
-"create --filename -") cat >raven-agent-config ;;
+"create --filename -")
+	cat >created
+	if grep -q "kind: Secret" created; then mv created secret; else mv created raven-agent-config; fi
+	;;
 "create --filename manifests/config/switches.yaml") touch raven-cfg ;;
 "patch configmap raven-agent-config "*) echo "  vpn-driver: $(sed 's/.*"vpn-driver":"\([a-z]*\)".*/\1/' <<<"$*")" >raven-agent-config ;;
 "apply "*) cat >>applied ;;
@@ -99,7 +103,7 @@ func TestDeployAppliesTheImagesOfTheVersionAndKeepsTheUsersConfigMaps(t *testing
 		}
 	}
 	calls := s.file("calls")
-	for words, times := range map[string]int{"create --filename -": 1, "create --filename manifests/config/switches.yaml": 1, "patch": 0, "rollout status daemonset/raven-agent-ds": 3} {
+	for words, times := range map[string]int{"create --filename -": 2, "create --filename manifests/config/switches.yaml": 1, "patch": 0, "rollout status daemonset/raven-agent-ds": 3} {
 		if got := strings.Count(calls, words); got != times {
 			t.Errorf("%d times %q, want %d:\n%s", got, words, times, calls)
 		}
@@ -115,6 +119,9 @@ func TestDeployAppliesTheImagesOfTheVersionAndKeepsTheUsersConfigMaps(t *testing
 	}
 	if strings.Contains(applied, "\nkind: ConfigMap\n") {
 		t.Error("the user's ConfigMaps are applied")
+	}
+	if key := regexp.MustCompile(`vpn-connection-psk: "[A-Za-z0-9+/]{43}="`); !key.MatchString(s.file("secret")) || strings.Contains(calls, "vpn-connection-psk") {
+		t.Errorf("the pre-shared key is\n%s\nand the calls are\n%s", s.file("secret"), calls)
 	}
 }
 
