@@ -146,7 +146,7 @@ func (w *world) stream(from, to string, port int, args ...string) *stream {
 }
 
 // duplicates is the kernel's counter of segments that came twice by the word of their receivers.
-const duplicates = "TCPDSACKRecv"
+const duplicates = "TCPDSACKRecvSegs"
 
 // tcpCounters are those of Linux (TcpExt in /proc/net/netstat) in the early pod of a node.
 func (w *world) tcpCounters(node string) map[string]int {

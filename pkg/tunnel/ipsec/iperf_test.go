@@ -143,7 +143,7 @@ func (g *gateway) arrivedTwice() int {
 	lines := strings.Split(string(text), "\n")
 	names, values := strings.Fields(lines[0]), strings.Fields(lines[1])
 	for i, name := range names {
-		if name == "TCPDSACKRecv" {
+		if name == "TCPDSACKRecvSegs" {
 			n, err := strconv.Atoi(values[i])
 			if err != nil {
 				g.t.Fatal(err)
@@ -151,6 +151,6 @@ func (g *gateway) arrivedTwice() int {
 			return n
 		}
 	}
-	g.t.Fatalf("the kernel counts no TCPDSACKRecv: %s", text)
+	g.t.Fatalf("the kernel counts no TCPDSACKRecvSegs: %s", text)
 	return 0
 }
