@@ -118,26 +118,39 @@ func TestPrefixesComeAndGoWithoutCostToOthers(t *testing.T) {
 	})
 }
 
+// renewing is a pair whose tunnel is up, and whose keys are renewed every few seconds.
+func renewing(t *testing.T) (east, west *gateway) {
+	t.Helper()
+	east, west, wantEast, wantWest := pair(t)
+	east.start()
+	west.start()
+	wantEast.Lifetimes = Lifetimes{Child: 3 * time.Second, IKE: 5 * time.Second}
+	east.put(wantEast)
+	west.put(wantWest)
+	east.awaitUp("west")
+	west.awaitUp("east")
+	return east, west
+}
+
+// awaitRenewals waits for three renewals of the traffic's keys and one of the negotiation's.
+func (g *gateway) awaitRenewals(since numbers) {
+	g.t.Helper()
+	g.await("three renewals of the traffic's keys and one of the negotiation's", func() error {
+		now := g.associations()
+		if now.child < since.child+3 || now.ike < since.ike+1 {
+			return fmt.Errorf("numbers were %+v and are %+v", since, now)
+		}
+		return nil
+	})
+}
+
 func TestRenewingAllKeysLosesNothing(t *testing.T) {
 	needsCharon(t)
 	testns.Run(t, func(t *testing.T) {
-		east, west, wantEast, wantWest := pair(t)
-		east.start()
-		west.start()
-		wantEast.Lifetimes = Lifetimes{Child: 3 * time.Second, IKE: 5 * time.Second}
-		east.put(wantEast)
-		west.put(wantWest)
-		east.awaitUp("west")
-		west.awaitUp("east")
+		east, _ := renewing(t)
 		first := east.associations()
 		losses := east.pinging("-I", "10.1.0.1", "10.2.0.1")
-		east.await("three renewals of the traffic's keys and one of the negotiation's", func() error {
-			now := east.associations()
-			if now.child < first.child+3 || now.ike < first.ike+1 {
-				return fmt.Errorf("numbers were %+v and are %+v", first, now)
-			}
-			return nil
-		})
+		east.awaitRenewals(first)
 		if lost, of := losses(); lost > 0 {
 			t.Errorf("the renewals lost packets: %d of %d", lost, of)
 		}

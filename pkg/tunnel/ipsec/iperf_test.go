@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	testns "github.com/ravencni/raven/test/netns"
 )
@@ -25,14 +24,7 @@ func TestRenewingKeysUnderIperf3LosesNothing(t *testing.T) {
 		rate = "400K"
 	}
 	testns.Run(t, func(t *testing.T) {
-		east, west, wantEast, wantWest := pair(t)
-		east.start()
-		west.start()
-		wantEast.Lifetimes = Lifetimes{Child: 3 * time.Second, IKE: 5 * time.Second}
-		east.put(wantEast)
-		west.put(wantWest)
-		east.awaitUp("west")
-		west.awaitUp("east")
+		east, west := renewing(t)
 		east.awaitPing("-I", "10.1.0.1", "10.2.0.1")
 		first := east.associations()
 		runs := []*iperf{
@@ -41,13 +33,7 @@ func TestRenewingKeysUnderIperf3LosesNothing(t *testing.T) {
 			newIperf(t, east, "10.1.0.1", west, "10.2.0.1", "5203", "-u", "-b", rate, "-l", "1200"),
 			newIperf(t, west, "10.2.0.1", east, "10.1.0.1", "5204", "-u", "-b", rate, "-l", "1200"),
 		}
-		east.await("three renewals of the traffic's keys and one of the negotiation's", func() error {
-			now := east.associations()
-			if now.child < first.child+3 || now.ike < first.ike+1 {
-				return fmt.Errorf("numbers were %+v and are %+v", first, now)
-			}
-			return nil
-		})
+		east.awaitRenewals(first)
 		for _, r := range runs {
 			r.end()
 		}

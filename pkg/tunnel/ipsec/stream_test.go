@@ -2,7 +2,6 @@ package ipsec
 
 import (
 	"encoding/binary"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -24,25 +23,12 @@ func TestRenewingKeysUnderAStreamOnBusyProcessorsLosesNothing(t *testing.T) {
 		occupyProcessors(t)
 	}
 	testns.Run(t, func(t *testing.T) {
-		east, west, wantEast, wantWest := pair(t)
-		east.start()
-		west.start()
-		wantEast.Lifetimes = Lifetimes{Child: 3 * time.Second, IKE: 5 * time.Second}
-		east.put(wantEast)
-		west.put(wantWest)
-		east.awaitUp("west")
-		west.awaitUp("east")
+		east, west := renewing(t)
 		east.awaitPing("-I", "10.1.0.1", "10.2.0.1")
 		first := east.associations()
 		there := newStream(t, east, "10.1.0.1", west, "10.2.0.1", perSecond)
 		back := newStream(t, west, "10.2.0.1", east, "10.1.0.1", perSecond)
-		east.await("three renewals of the traffic's keys and one of the negotiation's", func() error {
-			now := east.associations()
-			if now.child < first.child+3 || now.ike < first.ike+1 {
-				return fmt.Errorf("numbers were %+v and are %+v", first, now)
-			}
-			return nil
-		})
+		east.awaitRenewals(first)
 		for _, s := range []*stream{there, back} {
 			lost, of, slowest := s.end()
 			t.Logf("of %d datagrams, %d a second, %d were lost, and the slowest took %v", of, perSecond, lost, slowest.Round(time.Millisecond))
